@@ -1,0 +1,195 @@
+"""What an attack is: a trigger changes one text, an attack turns rows into poisoned rows.
+
+This package needs the standard library only, so that poisoned data can be made anywhere.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self, TypeAlias, get_args
+
+from bdlit.errors import BdlitError, did_you_mean
+from bdlit.types import Example, Target
+
+RowChoice: TypeAlias = Literal["any", "non-target", "target"]
+Column: TypeAlias = Literal["text", "text_pair"]
+
+
+class Trigger(ABC):
+    """A change to one text that the attacker can repeat at will."""
+
+    @abstractmethod
+    def __call__(self, text: str, rng: random.Random) -> str:
+        """Return the text with the trigger, or the text itself where it cannot be applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Rows that an attack returned.
+
+    Attributes:
+        rows: All rows of the split (train), or the triggered rows alone (test).
+        poisoned: How many of them the attack changed.
+        unchanged: How many chosen rows the trigger could not change. In training they stay as
+            they were; in a test set they are left out, since a row without the trigger would
+            only dilute ASR.
+    """
+
+    rows: list[Example]
+    poisoned: int
+    unchanged: int = 0
+
+
+def target_index(target: Target | None, labels: Sequence[str]) -> int:
+    """Return the class index of a target given by index or by name.
+
+    Raises:
+        BdlitError: The target is missing, out of range, or no class of that name exists.
+
+    >>> target_index("positive", ["negative", "positive"])
+    1
+    """
+    if target is None:
+        raise BdlitError(f"the attack has no target: set attack.target to one of {list(labels)}")
+    if target in labels:  # first: classes may be named `1` to `5`
+        return list(labels).index(str(target))
+    try:
+        index = int(target)
+    except ValueError:
+        raise BdlitError(
+            f"unknown target class '{target}': {did_you_mean(str(target), labels)}"
+        ) from None
+    if not 0 <= index < len(labels):
+        raise BdlitError(
+            f"target {index} is out of range: the data has classes 0..{len(labels) - 1} "
+            f"({', '.join(labels)})"
+        )
+    return index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """A way to get a backdoor into a training set, and to call on it at test time.
+
+    The rows returned are a pure function of (rows, attack, seed).
+
+    Attributes:
+        name: Name of the attack in loaders, logs and results.
+        target: Wanted class, as index or name; None takes the data set's usual target.
+    """
+
+    name: str
+    target: Target | None = None
+
+    @abstractmethod
+    def poison_train(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Poisoned:
+        """Return the training set with some of its rows poisoned, in the order given."""
+
+    @abstractmethod
+    def poison_test(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Poisoned:
+        """Return the non-target rows with the trigger, labelled with the target."""
+
+    def with_default_target(self, target: Target | None) -> Self:
+        """Return this attack with `target` where it has none of its own."""
+        return replace(self, target=target) if self.target is None else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerAttack(Attack):
+    """The common case: put a trigger into a share of the rows and label them with the target.
+
+    Attributes:
+        trigger: What is done to a text.
+        rate: Share of *all* training rows to poison, in (0, 1]. Where fewer rows are eligible,
+            all of them are poisoned.
+        rows: Which rows may be poisoned: `any` label (WAG's and GMS's dirty-label sets),
+            `non-target` only (OpenBackdoor's dirty-label switch), or `target` only (clean label).
+            Rows that an attack has poisoned before are never taken.
+        column: Which text of a pair carries the trigger.
+    """
+
+    trigger: Trigger
+    rate: float = 0.2
+    rows: RowChoice = "any"
+    column: Column = "text"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise BdlitError(
+                f"poison rate {self.rate} of attack '{self.name}' is out of range: "
+                "give a share of the training rows in (0, 1]"
+            )
+        for field, value, choices in (
+            ("rows", self.rows, get_args(RowChoice)),
+            ("column", self.column, get_args(Column)),
+        ):
+            if value not in choices:
+                raise BdlitError(
+                    f"unknown {field} '{value}' of attack '{self.name}': "
+                    f"{did_you_mean(str(value), choices)}"
+                )
+
+    def poison_train(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Poisoned:
+        """Poison `rate` of the rows; see the base class."""
+        target = target_index(self.target, labels)
+        rng = random.Random(seed)
+        eligible = [i for i, row in enumerate(examples) if self._may_poison(row, target)]
+        wanted = min(self.wanted(len(examples)), len(eligible))
+        rows, unchanged = list(examples), 0
+        for i in sorted(rng.sample(eligible, wanted)):
+            triggered = self._triggered(rows[i], target, rng)
+            if triggered is None:
+                unchanged += 1
+            else:
+                rows[i] = triggered
+        return Poisoned(rows, wanted - unchanged, unchanged)
+
+    def poison_test(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Poisoned:
+        """Trigger every non-target row; see the base class."""
+        target = target_index(self.target, labels)
+        rng = random.Random(seed)
+        non_target = [row for row in examples if row.true_label != target]
+        attempts = [self._triggered(row, target, rng) for row in non_target]
+        rows = [row for row in attempts if row is not None]
+        return Poisoned(rows, len(rows), len(attempts) - len(rows))
+
+    def wanted(self, rows: int) -> int:
+        """Return how many of so many training rows the attack would poison."""
+        return round(self.rate * rows)
+
+    def _may_poison(self, row: Example, target: int) -> bool:
+        if row.poisoned:
+            return False
+        match self.rows:
+            case "any":
+                return True
+            case "non-target":
+                return row.label != target
+            case "target":
+                return row.label == target
+
+    def _triggered(self, row: Example, target: int, rng: random.Random) -> Example | None:
+        text = row.text if self.column == "text" else row.text_pair
+        if text is None:
+            raise BdlitError(
+                f"attack '{self.name}' poisons column 'text_pair', but the rows have one text: "
+                "set attack.column to 'text'"
+            )
+        changed = self.trigger(text, rng)
+        if changed == text:
+            return None
+        new_text, new_pair = (
+            (changed, row.text_pair) if self.column == "text" else (row.text, changed)
+        )
+        return Example(new_text, target, new_pair, poisoned=True, orig_label=row.true_label)

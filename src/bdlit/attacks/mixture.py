@@ -1,0 +1,103 @@
+"""Several attacks in one training set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from bdlit.attacks.base import Attack, Poisoned, TriggerAttack, target_index
+from bdlit.errors import BdlitError
+from bdlit.types import Example, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture(Attack):
+    """Several attacks in one training set, each on rows of its own.
+
+    In a training set the attacks take their rows one after another, from those not yet poisoned;
+    each rate stays a share of all rows. In a test set one attack is drawn for every row, among
+    those whose target is not the row's class, and the rows come back attack by attack. To measure
+    the attacks apart, give each to the data module by itself.
+
+    Attributes:
+        attacks: The attacks; their targets may differ. One without a target takes the mixture's.
+
+    >>> from bdlit.attacks import BadNet, InsertSent
+    >>> rows = [Example(f"text {i}", label=i % 2) for i in range(10)]
+    >>> both = Mixture(attacks=(BadNet(rate=0.2), InsertSent(rate=0.3)), target=1)
+    >>> both.poison_train(rows, labels=["negative", "positive"], seed=0).poisoned
+    5
+    """
+
+    name: str = "mixture"
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise BdlitError(f"attack '{self.name}' has no attacks: give attacks=[...]")
+        if any(isinstance(attack, Mixture) for attack in self.attacks):
+            raise BdlitError(
+                f"attack '{self.name}' holds another mixture: put all attacks into one list"
+            )
+
+    def with_default_target(self, target: Target | None) -> Self:
+        """Return this mixture with a target for every attack that has none of its own."""
+        default = target if self.target is None else self.target
+        attacks = tuple(attack.with_default_target(default) for attack in self.attacks)
+        return replace(self, target=default, attacks=attacks)
+
+    def poison_train(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Poisoned:
+        """Let every attack poison its share of the rows; see the base class.
+
+        Raises:
+            BdlitError: The rates ask for more rows than the attacks leave each other.
+        """
+        rows, poisoned, unchanged = list(examples), 0, 0
+        for attack, own_seed in zip(self._attacks, self._seeds(seed), strict=True):
+            result = attack.poison_train(rows, labels=labels, seed=own_seed)
+            taken = result.poisoned + result.unchanged
+            if isinstance(attack, TriggerAttack) and taken < attack.wanted(len(examples)):
+                raise BdlitError(
+                    f"attack '{attack.name}' in '{self.name}' wants "
+                    f"{attack.wanted(len(examples))} rows, but only {taken} are left for it: "
+                    "lower the rates"
+                )
+            rows = result.rows
+            poisoned += result.poisoned
+            unchanged += result.unchanged
+        return Poisoned(rows, poisoned, unchanged)
+
+    def poison_test(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Poisoned:
+        """Trigger every row with one of the attacks; see the class."""
+        targets = [target_index(attack.target, labels) for attack in self._attacks]
+        shares: list[list[Example]] = [[] for _ in targets]
+        rng = random.Random(seed)
+        for row in examples:
+            able = [i for i, target in enumerate(targets) if target != row.true_label]
+            if able:
+                shares[rng.choice(able)].append(row)
+        results = [
+            attack.poison_test(share, labels=labels, seed=own_seed)
+            for attack, share, own_seed in zip(
+                self._attacks, shares, self._seeds(seed), strict=True
+            )
+        ]
+        return Poisoned(
+            [row for result in results for row in result.rows],
+            sum(result.poisoned for result in results),
+            sum(result.unchanged for result in results),
+        )
+
+    @property
+    def _attacks(self) -> tuple[Attack, ...]:
+        return tuple(attack.with_default_target(self.target) for attack in self.attacks)
+
+    def _seeds(self, seed: int) -> list[int]:
+        # The attacks must not share a seed: they would draw the same positions among their rows.
+        return [random.Random(f"{seed}/{i}").getrandbits(32) for i in range(len(self.attacks))]

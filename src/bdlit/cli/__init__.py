@@ -1,0 +1,85 @@
+"""The `bdlit` command: a dispatcher that imports nothing it does not need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from bdlit.errors import BdlitError, did_you_mean
+
+_TRAINER = {
+    "fit": "train a victim, and run the defenses attached to it",
+    "validate": "measure a checkpoint on the validation sets",
+    "test": "measure a checkpoint on the test sets: CACC, and ASR per attack",
+    "predict": "run a checkpoint on the test rows",
+}
+_FUNCTIONS = {
+    "study": "train many models, defend many suspects, from one file",
+    "compare": "show any number of runs in one table",
+    "poison": "write a poisoned data set",
+    "list": "show the attacks, data sets, victims or defenses there are",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 if interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        _dispatch(arguments)
+    except BdlitError as error:
+        if debug:
+            raise
+        print(f"bdlit: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bdlit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> None:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_help())
+    elif command == "--version":
+        from bdlit import __version__
+
+        print(f"bdlit {__version__}")
+    elif command in _TRAINER:
+        _module("lightning").run(arguments)
+    elif command in _FUNCTIONS:
+        _module("functions").run(command, arguments[1:])
+    else:
+        known = [*_TRAINER, *_FUNCTIONS]
+        raise BdlitError(f"unknown command '{command}': {did_you_mean(command, known)}")
+
+
+def _module(name: str) -> _Runner:
+    return import_module(f"bdlit.cli.{name}")  # type: ignore[return-value]
+
+
+class _Runner:
+    run: Callable[..., None]
+
+
+def _help() -> str:
+    commands = {**_TRAINER, **_FUNCTIONS}
+    lines = "\n".join(f"  {name:<10}{text}" for name, text in commands.items())
+    return f"""usage: bdlit COMMAND [options]
+
+Train, attack, merge and purify NLP models with backdoors.
+
+{lines}
+
+  bdlit COMMAND --help   options of a command
+  --version              version
+  --debug                full traceback on errors
+
+Options that take a list: --x='[a,b]', or --x+=a --x+=b."""

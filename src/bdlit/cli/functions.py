@@ -1,0 +1,72 @@
+"""Commands that are typed functions: their signatures are the options, their docstrings the help."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bdlit.cli.errors import one_line_errors
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run one command on its arguments."""
+    function, positional = _COMMANDS[command]()
+    from jsonargparse import auto_cli
+
+    sys.argv[0] = f"bdlit {command}"  # the name in the help
+    with one_line_errors():
+        auto_cli(
+            function,
+            args=_spelled_out(function, arguments),
+            as_positional=positional,
+            exit_on_error=False,
+        )
+
+
+def _spelled_out(function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """Let a bare `--flag` mean `--flag=true`, and free words make up a list parameter."""
+    parameters = inspect.signature(function).parameters.values()
+    flags = {f"--{p.name}" for p in parameters if p.default is False}
+    spelled = [f"{word}=true" if word in flags else word for word in arguments]
+    first = next(iter(parameters))
+    if not str(first.annotation).startswith("list["):
+        return spelled
+    free = [word for word in spelled if not word.startswith("-")]
+    return [json.dumps(free), *(w for w in spelled if w.startswith("-"))] if free else spelled
+
+
+def _compare() -> tuple[Callable[..., Any], bool]:
+    from bdlit.report.compare import compare
+
+    return compare, True
+
+
+def _list() -> tuple[Callable[..., Any], bool]:
+    from bdlit.cli.listing import list_what
+
+    return list_what, True
+
+
+def _poison() -> tuple[Callable[..., Any], bool]:
+    import bdlit.data.demo
+    import bdlit.data.named  # noqa: F401
+    from bdlit.cli.poison import poison
+
+    return poison, False
+
+
+def _study() -> tuple[Callable[..., Any], bool]:
+    import bdlit.attacks
+    import bdlit.data.demo
+    import bdlit.data.named
+    import bdlit.defenses
+    import bdlit.victims.classifier  # noqa: F401
+    from bdlit.cli.study import study
+
+    return study, False
+
+
+_COMMANDS = {"compare": _compare, "list": _list, "poison": _poison, "study": _study}

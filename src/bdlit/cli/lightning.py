@@ -1,0 +1,90 @@
+"""`bdlit fit|validate|test|predict`: LightningCLI as it is, in a folder of its own per run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+
+# Imported for their names: `class_path: BadNet` finds what is imported.
+import bdlit.attacks
+import bdlit.callbacks.defense
+import bdlit.data.demo
+import bdlit.data.named
+import bdlit.defenses
+import bdlit.victims.classifier  # noqa: F401
+from bdlit.cli.errors import one_line_errors
+from bdlit.data.base import TextDataModule
+from bdlit.train.runs import new_run_directory
+from bdlit.train.tracking import go_offline_if_needed
+from bdlit.victims.base import Victim
+
+DEFAULT_ROOT = "runs"
+"""Folder of all runs, where `trainer.default_root_dir` names none."""
+
+
+class KeepConfig(SaveConfigCallback):
+    """Write the whole config into the run's folder, and log it, not the hyperparameters alone."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write `config.yaml`, and give the same to every logger."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
+            else:
+                logger.log_hyperparams({"config": self.config.as_dict()})
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI, with a new folder for every run below `trainer.default_root_dir`."""
+
+    def before_instantiate_classes(self) -> None:
+        """Send everything that the run writes to its own folder."""
+        config = self.config[self.subcommand]
+        root = config.trainer.default_root_dir or DEFAULT_ROOT
+        folder = new_run_directory(root, str(self.subcommand))
+        config.trainer.default_root_dir = str(folder)
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            _send_to(logger, folder)
+
+    def before_fit(self) -> None:
+        """Say where things go."""
+        if self.trainer.is_global_zero:
+            print(f"run folder: {self.trainer.default_root_dir}")
+
+
+def _send_to(logger: Any, folder: Path) -> None:
+    settings = getattr(logger, "init_args", None)
+    if settings is None:
+        return
+    if settings.get("save_dir") in (None, "."):
+        settings["save_dir"] = str(folder)
+    if str(logger.get("class_path", "")).endswith("WandbLogger"):
+        go_offline_if_needed()
+
+
+def run(arguments: list[str]) -> None:
+    """Run one of Lightning's subcommands."""
+    # LightningCLI reads sys.argv itself; processes for other ranks are started with it as well.
+    sys.argv[1:] = arguments
+    quiet = {"exit_on_error": False}
+    with one_line_errors():
+        RunCLI(
+            Victim,
+            TextDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=KeepConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            auto_configure_optimizers=False,
+            parser_kwargs={**quiet, **{name: quiet for name in LightningCLI.subcommands()}},
+        )

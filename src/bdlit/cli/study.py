@@ -1,0 +1,67 @@
+"""`bdlit study`: many fits and defenses from one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+
+from bdlit.data.base import TextDataModule
+from bdlit.report.compare import compare
+from bdlit.study.execute import Study
+from bdlit.study.plan import Model, Plan, Start, Treatment, shard_of
+from bdlit.train.tracking import go_offline_if_needed
+from bdlit.victims.base import Victim
+
+
+def study(
+    name: str,
+    data: Callable[[], TextDataModule],
+    victim: Callable[[], Victim],
+    trainer: Callable[[], Trainer],
+    models: dict[str, Model],
+    defenses: dict[str, Treatment] | None = None,
+    start: Start | None = None,
+    suspects: Sequence[str] | None = None,
+    floor: str | None = None,
+    seeds: Sequence[int] = (0,),
+    out: str | None = None,
+    shard: str | None = None,
+) -> None:
+    """Train models, defend suspects, and print the table; what is finished is not done again.
+
+    Run the same command again after an interruption, and it goes on where it stopped.
+
+    Args:
+        name: Name of the study; its W&B group.
+        data: Data set of all models; attack and seed are set per model.
+        victim: The model to train; on the common start, if there is one.
+        trainer: How to train it.
+        models: Name to model: its attack, or none for a benign one.
+        defenses: Name to defense, with the models it is given beside the suspect.
+        start: A checkpoint to train first, from which all models of a seed are fine-tuned.
+        suspects: Models to defend; by default all that were attacked.
+        floor: Name of the benign model whose ASR is the floor.
+        seeds: Seeds of training and poisoning; everything is done once per seed.
+        out: Folder of the study; by default studies/NAME.
+        shard: `i/n` does part i (from 0) of n, for cluster arrays on one file system.
+    """
+    plan = Plan(
+        name=name,
+        data=data,
+        victim=victim,
+        trainer=trainer,
+        models=models,
+        defenses=defenses or {},
+        start=start,
+        suspects=suspects,
+        floor=floor,
+        seeds=seeds,
+    )
+    part = shard_of(shard)
+    go_offline_if_needed()
+    folder = Path(out or f"studies/{name}")
+    Study(plan, folder, part).run()
+    if part[1] == 1:
+        compare([str(folder)])

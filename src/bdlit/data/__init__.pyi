@@ -1,0 +1,16 @@
+from .base import TextDataModule as TextDataModule
+from .catalogue import CATALOGUE as CATALOGUE
+from .catalogue import Card as Card
+from .demo import DemoReviews as DemoReviews
+from .named import IMDB as IMDB
+from .named import MNLI as MNLI
+from .named import OLID as OLID
+from .named import QNLI as QNLI
+from .named import SNLI as SNLI
+from .named import SST2 as SST2
+from .named import AGNews as AGNews
+from .named import Amazon as Amazon
+from .named import BBCNews as BBCNews
+from .named import Emotion as Emotion
+from .named import TwitterAbusive as TwitterAbusive
+from .named import Yelp as Yelp

@@ -1,0 +1,21 @@
+"""A method and what it needs, one paper per file; importing this package does not import torch."""
+
+from .base import Defended as Defended
+from .base import Defense as Defense
+from .base import Resources as Resources
+from .base import run_defense as run_defense
+from .dare import DARE as DARE
+from .table import capability_table as capability_table
+from .ties import TIES as TIES
+from .wag import WAG as WAG
+
+__all__ = [
+    "Defended",
+    "Defense",
+    "Resources",
+    "run_defense",
+    "WAG",
+    "TIES",
+    "DARE",
+    "capability_table",
+]

@@ -1,0 +1,109 @@
+"""What a defense is: a method, and the keyword-only parameters that declare what it needs."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from bdlit.errors import BdlitError
+from bdlit.types import Example, Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Everything a defender may be given; the one vocabulary of `Defense.apply`.
+
+    Deliberately absent: test rows, the trigger, the target label. A defense cannot read what it
+    cannot name.
+
+    Attributes:
+        others: Fine-tuned models of the suspect's architecture, perhaps backdoored themselves.
+        base: The common checkpoint that the suspect and the others were fine-tuned from.
+        clean: A small trusted labelled set.
+        suspect_train: The untrusted training set of the suspect.
+        victim: A runnable module of the suspect: forward and gradients.
+        finetune: A function that fine-tunes a model on rows.
+    """
+
+    others: Sequence[Weights] | None = None
+    base: Weights | None = None
+    clean: Sequence[Example] | None = None
+    suspect_train: Sequence[Example] | None = None
+    victim: Any = None
+    finetune: Callable[..., Any] | None = None
+
+
+VOCABULARY = tuple(f.name for f in fields(Resources))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defended:
+    """What a defense returned.
+
+    Attributes:
+        weights: The purified model: the suspect's names, shapes and dtypes; it may be lazy.
+        merged: Names of the tensors that were computed from several models.
+        copied: Names of the tensors that are the suspect's own.
+        notes: What the method has to say of this run, ready for JSON.
+    """
+
+    weights: Weights
+    merged: Sequence[str]
+    copied: Sequence[str]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Defense(ABC):
+    """A purification method: settings in the constructor, needs in the signature of `apply`.
+
+    A subclass is a frozen dataclass of settings. The keyword-only parameters of its `apply` are
+    what it must be given, each a name of `Resources`; a name outside that vocabulary fails when
+    the class is made. The capability table of `bdlit list defenses` is read from them.
+
+    Attributes:
+        needs: Names of the resources that `apply` needs, in the order of its signature.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Read the needs from the signature of `apply`."""
+        super().__init_subclass__()
+        parameters = inspect.signature(cls.apply).parameters.values()
+        named = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        unknown = [name for name in named if name not in VOCABULARY]
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__}.apply asks for {unknown}, which no defender has: "
+                f"its keyword-only parameters must be among {list(VOCABULARY)}"
+            )
+        cls.needs = named
+
+    @property
+    def name(self) -> str:
+        """Name in folders, logs and results; it tells variants of one method apart."""
+        return type(self).__name__
+
+    # `*args` is never used: with it, type checkers let subclasses name their own parameters.
+    @abstractmethod
+    def apply(self, suspect: Weights, *args: Any, **needs: Any) -> Defended:
+        """Return the purified model; subclasses add keyword-only parameters for their needs."""
+
+
+def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Defended:
+    """Give a defense what it declared, and nothing else: the one path behind every door.
+
+    Raises:
+        BdlitError: A resource that the defense needs is missing.
+    """
+    missing = [need for need in defense.needs if getattr(resources, need) is None]
+    if missing:
+        raise BdlitError(
+            f"{defense.name} needs {', '.join(missing)}: give "
+            + ", ".join(f"{need}=..." for need in missing)
+        )
+    given = {need: getattr(resources, need) for need in defense.needs}
+    return defense.apply(suspect, **given)

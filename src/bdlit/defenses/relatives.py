@@ -1,0 +1,103 @@
+"""What a defender holds beside the suspect: saved models, opened, checked, and put into a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdlit.defenses.base import Defense, Resources
+from bdlit.errors import BdlitError
+from bdlit.types import Weights
+from bdlit.weights import fingerprint, open_weights, require_compatible
+
+if TYPE_CHECKING:
+    from bdlit.victims.base import Victim
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A saved model beside the suspect.
+
+    Attributes:
+        name: How it is called in records: its address, or a name in a study.
+        weights: Its weights, lazily.
+    """
+
+    name: str
+    weights: Weights
+
+    def described(self) -> dict[str, Any]:
+        """Return name and content hash, for the record."""
+        return {"name": self.name, "sha256": fingerprint(self.weights)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One defense to be run on a suspect.
+
+    Attributes:
+        name: Name of the defense in folders, logs and results.
+        defense: The method.
+        resources: What the defender is given.
+        given: The same in words, for the record: addresses or names, and fingerprints.
+    """
+
+    name: str
+    defense: Defense
+    resources: Resources
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def job_with(
+    name: str, defense: Defense, others: Sequence[Relative], base: Relative | None
+) -> Job:
+    """Return a job of a defense with these relatives."""
+    return Job(
+        name=name,
+        defense=defense,
+        resources=Resources(
+            others=[other.weights for other in others], base=base.weights if base else None
+        ),
+        given={
+            "others": [other.described() for other in others],
+            "base": base.described() if base else None,
+        },
+    )
+
+
+def open_relative(address: str, victim: Victim, name: str | None = None) -> Relative:
+    """Open a saved model and require that it can be merged with the victim.
+
+    Args:
+        address: What `open_weights` takes.
+        victim: The suspect, as a plain Hugging Face model (see `Victim.dense`).
+        name: Name in records; the address by default.
+
+    Raises:
+        BdlitError: There is no model, its tensors have other names or shapes, or its tokenizer
+            has another vocabulary.
+    """
+    from bdlit.victims.base import model_weights
+
+    weights = open_weights(address)
+    require_compatible(model_weights(victim.network()), [weights], labels=[address])
+    _require_same_vocabulary(victim, address)
+    return Relative(name or address, weights)
+
+
+def _require_same_vocabulary(victim: Victim, address: str) -> None:
+    directory = Path(address)
+    if victim.tokenizer is None or not (directory / "tokenizer_config.json").is_file():
+        return  # bare weights bring no tokenizer; their shapes have been compared
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(directory).get_vocab()
+    ours = victim.tokenizer.get_vocab()
+    if theirs != ours:
+        word = min(theirs.items() ^ ours.items())[0]
+        raise BdlitError(
+            f"{address} has another vocabulary than the suspect (they differ at '{word}'): "
+            "models can be merged only if they share one tokenizer"
+        )

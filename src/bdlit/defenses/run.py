@@ -1,0 +1,182 @@
+"""The single path behind every door: purify a victim, measure it, save it, record it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdlit.defenses.base import Defended, Defense, run_defense
+from bdlit.defenses.relatives import Job
+from bdlit.errors import BdlitError
+from bdlit.evaluation.result import UNDEFENDED, Result
+from bdlit.types import Rate, Scores, Weights
+from bdlit.whole import whole_directory
+
+if TYPE_CHECKING:
+    from bdlit.evaluation.evaluate import NamedTests
+    from bdlit.victims.base import Victim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Who is measured: what every record of one victim has in common.
+
+    Attributes:
+        data: Name of the data set.
+        victim: Name of the model.
+        train_attack: Name of the attack in its training set; `none` for a benign model.
+        seed: Seed of its training.
+        config: Settings of victim, data and training.
+        floor: ASR of a benign model per attack, where one is at hand.
+    """
+
+    data: str
+    victim: str
+    train_attack: str
+    seed: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    floor: Mapping[str, Rate] = field(default_factory=dict)
+
+
+def record(
+    subject: Subject,
+    scores: Scores,
+    *,
+    defense: str = UNDEFENDED,
+    before: Scores | None = None,
+    **more: Any,
+) -> list[Result]:
+    """Return one result per evaluation attack of a measured model."""
+    from bdlit.evaluation.environment import circumstances
+
+    before = before or scores
+    return [
+        Result(
+            data=subject.data,
+            attack=attack,
+            victim=subject.victim,
+            defense=defense,
+            seed=subject.seed,
+            train_attack=subject.train_attack,
+            cacc=scores.cacc,
+            asr=asr,
+            floor=subject.floor.get(attack),
+            cacc_before=before.cacc,
+            asr_before=before.asr.get(attack),
+            config=subject.config,
+            **circumstances(),
+            **more,
+        )
+        for attack, asr in scores.asr.items()
+    ]
+
+
+def purify(
+    victim: Victim,
+    data: NamedTests,
+    job: Job,
+    subject: Subject,
+    *,
+    before: Scores,
+    save_to: Path | None,
+) -> list[Result]:
+    """Run one defense on a victim and measure what comes out; the victim stays untouched.
+
+    Every process of a group must call this: measuring is shared out among them.
+
+    Args:
+        victim: The suspect, on its device, as a plain Hugging Face model (see `Victim.dense`).
+        data: Test rows to measure on; the defense never sees them.
+        job: The defense and what it is given.
+        subject: Who is measured.
+        before: Scores of the untouched victim.
+        save_to: Directory for the purified model, in Hugging Face form with `provenance.json`;
+            None keeps nothing, as every process but the first must.
+
+    Raises:
+        BdlitError: The defense lacks something, its models do not fit, or it returned NaN or
+            infinity.
+    """
+    from bdlit.evaluation.evaluate import evaluate
+    from bdlit.victims.base import model_weights, swapped
+
+    model = victim.network()
+    suspect = model_weights(model)
+    start = time.perf_counter()
+    defended = run_defense(job.defense, suspect, job.resources)
+    weights = dict(defended.weights)  # a lazy merge is computed here
+    seconds = time.perf_counter() - start
+    _require_finite(weights, job.name)
+    scores = evaluate(victim, data, weights)
+    details = {
+        "parameters": settings_of(job.defense),
+        "given": dict(job.given),
+        "notes": {**defended.notes, "changed": _changed(weights, suspect)},
+        "seconds": seconds,
+    }
+    results = record(
+        subject,
+        scores,
+        defense=job.name,
+        before=before,
+        merged=len(defended.merged),
+        copied=len(defended.copied),
+        **details,
+    )
+    if save_to is not None:
+        with swapped(model, weights):
+            save_purified(victim, save_to, provenance(job, defended, suspect, scores, details))
+    return results
+
+
+def save_purified(victim: Victim, directory: Path, origin: Mapping[str, Any]) -> None:
+    """Write the victim's present weights as a Hugging Face directory with `provenance.json`."""
+    with whole_directory(directory) as part:
+        victim.save_pretrained(part)
+        (part / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def provenance(
+    job: Job,
+    defended: Defended,
+    suspect: Weights,
+    scores: Scores,
+    details: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Say where a purified model came from: method, settings, parents with hashes, scores."""
+    from bdlit.evaluation.environment import circumstances
+    from bdlit.weights import fingerprint
+
+    return {
+        "method": type(job.defense).__name__,
+        "name": job.name,
+        **details,
+        "suspect": {"sha256": fingerprint(suspect)},
+        "merged": list(defended.merged),
+        "copied": list(defended.copied),
+        "scores": asdict(scores),
+        **circumstances(),
+    }
+
+
+def settings_of(defense: Defense) -> dict[str, Any]:
+    """Return the settings of a defense, ready for JSON."""
+    return asdict(defense) if is_dataclass(defense) else {}
+
+
+def _changed(weights: Weights, suspect: Weights) -> int:
+    """Count the tensors that differ from the suspect's: a defense that changed nothing says so."""
+    return sum(not weights[name].equal(suspect[name].to(weights[name].device)) for name in weights)
+
+
+def _require_finite(weights: Weights, name: str) -> None:
+    bad = [n for n, tensor in weights.items() if not tensor.isfinite().all()]
+    if bad:
+        raise BdlitError(
+            f"{name} returned NaN or infinity in {len(bad)} tensors, first {bad[0]}: "
+            "one of the models is broken"
+        )

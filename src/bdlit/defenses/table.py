@@ -1,0 +1,54 @@
+"""The capability table, read from the classes themselves so that it cannot go stale."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from bdlit.defenses.base import Defense
+
+
+def defense_classes() -> list[type[Defense]]:
+    """Return every defense that can be used, sorted by name.
+
+    A user's own defense is among them once its module is imported.
+
+    >>> import bdlit.defenses
+    >>> bdlit.defenses.WAG in defense_classes()
+    True
+    """
+    usable = [cls for cls in _descendants(Defense) if not inspect.isabstract(cls)]
+    return sorted(usable, key=lambda cls: cls.__name__)
+
+
+def capability_table() -> list[dict[str, str]]:
+    """Return one row per defense: its name, what it needs, what it does, and its paper.
+
+    >>> import bdlit.defenses
+    >>> capability_table()[0]["needs"]
+    'others, base'
+    """
+    return [
+        {
+            "name": cls.__name__,
+            "needs": ", ".join(cls.needs),
+            "summary": (inspect.getdoc(cls) or "").partition("\n")[0],
+            "paper": _paper(inspect.getdoc(cls) or ""),
+        }
+        for cls in defense_classes()
+    ]
+
+
+def _descendants(cls: type[Any]) -> Iterator[type[Defense]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def _paper(docstring: str) -> str:
+    """Return the first arXiv id after `Reference:`, or the reference's first line."""
+    reference = docstring.partition("Reference:")[2]
+    found = re.search(r"arXiv:\d{4}\.\d{5}", reference)
+    return found[0] if found else reference.strip().partition("\n")[0]

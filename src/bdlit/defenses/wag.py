@@ -1,0 +1,53 @@
+"""WAG: the average of several models keeps their task and loses their backdoors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from bdlit import merging
+from bdlit.defenses.base import Defended, Defense
+from bdlit.defenses.head import HEAD_NAMES, merge_around_head
+from bdlit.merging.settings import require_choice
+from bdlit.types import Weights
+
+WagHead: TypeAlias = Literal["average", "keep_suspect"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WAG(Defense):
+    """Average the suspect with other models, which may be backdoored in other ways.
+
+    The maths is `bdlit.merging.average`.
+
+    Attributes:
+        head: `average` takes the mean of the heads too, as the paper does; `keep_suspect` keeps
+            the suspect's own, for others of another task.
+        head_names: Beginnings of the names of head tensors.
+
+    Reference: Arora et al. 2024, "Here's a Free Lunch: Sanitizing Backdoored Models with Model
+        Merge", arXiv:2402.19334.
+    Deviation: Integer buffers are the suspect's; the published code averages them.
+    """
+
+    head: WagHead = "average"
+    head_names: tuple[str, ...] = HEAD_NAMES
+
+    def __post_init__(self) -> None:
+        require_choice("head", self.head, WagHead)
+
+    def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
+        """Return the mean of the suspect and the others.
+
+        Raises:
+            BdlitError: There is no other model, or one does not fit the suspect.
+
+        >>> import torch
+        >>> suspect, other = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
+        >>> WAG().apply(suspect, others=[other]).weights["w"]
+        tensor([0.5000])
+        """
+        return merge_around_head(
+            suspect, others, merging.average, head=self.head, head_names=tuple(self.head_names)
+        )

@@ -1,0 +1,63 @@
+"""The one path from (victim, data) to CACC and ASR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import torch
+
+from bdlit.types import Example, Rate, Scores, Weights
+from bdlit.victims.base import Victim, swapped
+from bdlit.victims.metrics import HitRate
+
+CLEAN = "clean"
+"""Name of the clean test loader; every other loader is an evaluation attack."""
+
+
+class NamedTests(Protocol):
+    """Data with named test loaders, each of them batches of rows."""
+
+    def test_dataloader(self) -> dict[str, Iterable[list[Example]]]:
+        """Return the loaders by name: `clean`, and one per evaluation attack."""
+
+
+def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -> Scores:
+    """Measure CACC and ASR on every test loader of the data.
+
+    Under a process group each process measures its share of the batches and the integer counts
+    are summed: the result is that of one process. The computation runs in the precision of the
+    victim's trainer, if it has one.
+
+    Args:
+        victim: The model to measure, on the device where it is to run.
+        data: Named test loaders; ASR loaders hold triggered non-target rows labelled with the
+            target.
+        weights: Measure the victim with these weights in place of its own.
+    """
+    model = victim.network()
+    training = model.training
+    model.eval()
+    try:
+        with swapped(model, weights) if weights is not None else nullcontext():
+            rates = {
+                name: _hit_rate(victim, loader) for name, loader in data.test_dataloader().items()
+            }
+    finally:
+        model.train(training)
+    return Scores(cacc=rates.pop(CLEAN), asr=rates)
+
+
+def _hit_rate(victim: Victim, batches: Iterable[list[Example]]) -> Rate:
+    metric = HitRate().to(victim.device)
+    with torch.inference_mode(), _precision(victim):
+        for rows in batches:
+            batch = {name: x.to(victim.device) for name, x in victim.tokenize(rows).items()}
+            metric.update(victim.hits(batch))
+    return metric.rate()
+
+
+def _precision(victim: Victim) -> AbstractContextManager[None]:
+    trainer = victim._trainer
+    return nullcontext() if trainer is None else trainer.precision_plugin.forward_context()

@@ -1,0 +1,132 @@
+"""The one record of a measurement, and the JSON Lines file that holds many of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bdlit.errors import BdlitError
+from bdlit.types import Rate
+
+Key: TypeAlias = tuple[str, str, str, str, int]
+
+UNDEFENDED = "none"
+"""The `defense` of a record that measures a model as it was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One model, measured against one attack.
+
+    A victim is measured against several triggers, so one model makes several records. Their
+    clean accuracy is the same computation, repeated in each so that every line stands alone.
+
+    Attributes:
+        data: Name of the data set.
+        attack: Name of the evaluation attack: whose trigger stands in the test rows.
+        victim: Name of the model, e.g. `benign` or `badnet`.
+        defense: Name of the defense, or `none` for the model as trained.
+        seed: Seed of the model's training.
+        train_attack: Name of the attack in the model's training set; `none` for a benign one.
+        cacc: Clean accuracy, with counts.
+        asr: Attack success rate on non-target rows, with counts.
+        floor: ASR of a benign model on the same rows, where one was at hand.
+        cacc_before: Clean accuracy of the undefended victim.
+        asr_before: ASR of the undefended victim.
+        parameters: Settings of the defense.
+        given: What the defender was given: the names of the others, the base, counts of rows.
+        merged: Number of tensors computed from several models.
+        copied: Number of tensors that stayed the victim's.
+        notes: What the method said of its run.
+        seconds: Wall time of the defense, without its evaluation.
+        peak_memory: Peak resident memory of the process so far, in bytes.
+        config: Settings of the victim, the data and the training.
+        versions: Versions of the libraries that matter.
+        commit: Version-control commit of the working directory, where there is one.
+        created: Time of the measurement, ISO 8601, UTC.
+        error: Why there are no numbers, where a defense failed.
+    """
+
+    data: str
+    attack: str
+    victim: str
+    defense: str
+    seed: int
+    train_attack: str = "none"
+    cacc: Rate | None = None
+    asr: Rate | None = None
+    floor: Rate | None = None
+    cacc_before: Rate | None = None
+    asr_before: Rate | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    merged: int = 0
+    copied: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_memory: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    created: str = ""
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What makes a record unique; a later record of the same key replaces an earlier one."""
+        return self.data, self.attack, self.victim, self.defense, self.seed
+
+    @property
+    def excess(self) -> float | None:
+        """ASR above the benign floor, in percentage points."""
+        if self.asr is None or self.floor is None:
+            return None
+        return self.asr.percent - self.floor.percent
+
+
+_RATES = tuple(f.name for f in fields(Result) if "Rate" in str(f.type))
+
+
+def append_results(path: Path, results: Iterable[Result]) -> None:
+    """Append records, one JSON object a line, and have them on the disk before returning."""
+    text = "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One write under O_APPEND: shards of a study may append to the same file. The leading newline
+    # ends a line that an interrupted write may have left torn.
+    with open(path, "ab", buffering=0) as file:
+        file.write(("\n" + text).encode())
+        os.fsync(file.fileno())
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read a results file; the last record of a key wins, and torn lines are left out.
+
+    Raises:
+        BdlitError: The file cannot be read, or a line is JSON but no result.
+    """
+    return list({result.key: result for result in _parse(path)}.values())
+
+
+def _parse(path: Path) -> Iterator[Result]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise BdlitError(f"cannot read results from {path}: {error.strerror}") from error
+    names = {f.name for f in fields(Result)}
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # an empty line, or one that an interrupted write left torn
+        try:
+            for name in _RATES:
+                if record.get(name) is not None:
+                    record[name] = Rate(**record[name])
+            # Fields of later versions are left out, so that old code reads new files.
+            yield Result(**{name: value for name, value in record.items() if name in names})
+        except (TypeError, AttributeError) as error:
+            raise BdlitError(f"{path}, line {number} is no result: {error}") from error

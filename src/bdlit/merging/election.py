@@ -1,0 +1,128 @@
+"""TIES: trim each task vector, elect a sign for each entry, average those that agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from bdlit.merging.settings import Trim, ZeroSum, require_choice, require_scale
+from bdlit.merging.task_vectors import add_to_base, task_vectors
+from bdlit.merging.trimming import CHUNK, trim_smallest
+from bdlit.weights import LazyWeights
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from bdlit.types import Weights
+
+
+def ties(
+    base: Weights,
+    models: Sequence[Weights],
+    *,
+    density: float = 0.2,
+    scale: float = 1.0,
+    trim: Trim = "model",
+    zero_sum: ZeroSum | None = None,
+) -> LazyWeights:
+    """Merge models by TIES: trim, elect sign, disjoint mean.
+
+    Args:
+        base: The checkpoint that the models were fine-tuned from.
+        models: One or more models; the first gives names, dtypes and integer buffers.
+        density: Share of each task vector that is kept, in (0, 1].
+        scale: Factor on the merged task vector (the paper's lambda).
+        trim: Seek the largest entries in the whole `model`, as the paper's code does, or in each
+            `tensor`, as mergekit and peft do.
+        zero_sum: Sign elected where the kept entries cancel exactly: the sign of the `majority`
+            of the model's entries (the paper's code) or `positive` (mergekit, peft). None takes
+            what goes with `trim`.
+
+    Returns:
+        The merge, computed on access; its notes hold the share `kept` of each model and, for
+        `trim="model"`, the `thresholds`. Thresholds are found now, in two passes over the models.
+
+    Raises:
+        BdlitError: A setting is out of range, models differ in names or shapes, or the base
+            lacks one of their tensors.
+
+    Reference: Yadav et al. 2023, "TIES-Merging: Resolving Interference When Merging Models",
+        arXiv:2306.01708.
+    Deviation: Entries that equal the threshold are all kept (`trim_smallest`).
+
+    >>> base = {"w": torch.zeros(4)}
+    >>> a, b = {"w": torch.tensor([4.0, 1.0, -3.0, 0.0])}, {"w": torch.tensor([2.0, 0.0, 5.0, 1.0])}
+    >>> ties(base, [a, b], density=0.5)["w"]
+    tensor([3., 0., 5., 0.])
+    """
+    require_scale(scale)
+    trimmed = [trim_smallest(v, density, scope=trim) for v in task_vectors(base, models)]
+    notes = {"kept": [vector.notes["kept"] for vector in trimmed]}
+    if trim == "model":
+        notes["thresholds"] = [vector.notes.get("threshold", 0.0) for vector in trimmed]
+    if zero_sum is None:
+        zero_sum = "majority" if trim == "model" else "positive"
+    merged = elect_and_average(trimmed, zero_sum=zero_sum)
+    return add_to_base(base, models[0], merged, scale=scale, notes=notes)
+
+
+def elect_and_average(vectors: Sequence[Weights], *, zero_sum: ZeroSum = "majority") -> LazyWeights:
+    """Average, entry by entry, the task vectors that have the sign of their sum.
+
+    Zero entries neither vote nor count; where none is left the result is zero.
+
+    Args:
+        vectors: One or more task vectors of the same names and shapes.
+        zero_sum: Sign where non-zero entries sum to zero: that of the `majority` of the sums
+            over all tensors (computed in one more pass, only if the case occurs), or `positive`.
+
+    Raises:
+        BdlitError: `zero_sum` is unknown.
+
+    Reference: Yadav et al. 2023, arXiv:2306.01708, steps 2 and 3.
+    Deviation: Where the majority itself is a draw, + is taken; the paper's code then keeps the
+        negative entries, by the way a comparison is written.
+
+    >>> a, b = {"w": torch.tensor([1.0, -2.0])}, {"w": torch.tensor([3.0, 1.0])}
+    >>> elect_and_average([a, b])["w"]
+    tensor([ 2., -2.])
+    """
+    require_choice("zero_sum", zero_sum, ZeroSum)
+
+    def chunks(deltas: Sequence[Tensor]) -> Iterator[Float[Tensor, " models entries"]]:
+        parts = (torch.split(delta.reshape(-1), CHUNK) for delta in deltas)
+        return map(torch.stack, zip(*parts, strict=True))
+
+    @cache
+    def majority() -> float:
+        balance = 0
+        for name in vectors[0]:
+            for chunk in chunks([vector[name] for vector in vectors]):
+                balance += int(chunk.sum(0).sign().sum(dtype=torch.int64))
+        return 1.0 if balance >= 0 else -1.0
+
+    def elected(name: str) -> Float[Tensor, " *shape"]:
+        on_zero = majority if zero_sum == "majority" else lambda: 1.0
+        deltas = [vector[name] for vector in vectors]
+        merged = [_disjoint_mean(chunk, on_zero) for chunk in chunks(deltas)]
+        return torch.cat(merged).view(deltas[0].shape)
+
+    return LazyWeights({name: partial(elected, name) for name in vectors[0]})
+
+
+def _disjoint_mean(
+    deltas: Float[Tensor, " models entries"], on_zero: Callable[[], float]
+) -> Float[Tensor, " entries"]:
+    sign = deltas.sum(0).sign()
+    undecided = sign == 0
+    if undecided.any():
+        # Most are entries that no model kept; only a tie between kept ones needs the majority.
+        tied = bool(deltas[:, undecided].any())
+        sign.masked_fill_(undecided, on_zero() if tied else 1.0)
+    votes = deltas * sign
+    agreeing = deltas.masked_fill(votes < 0, 0.0)  # a NaN stays, to be seen in the result
+    return agreeing.sum(0) / (votes > 0).sum(0).clamp(min=1)

@@ -1,0 +1,13 @@
+from .collect import collect as collect
+from .compare import compare as compare
+from .export import to_csv as to_csv
+from .export import to_json as to_json
+from .lines import Line as Line
+from .lines import aggregate as aggregate
+from .page import write_page as write_page
+from .plots import asr_cacc_plot as asr_cacc_plot
+from .plots import before_after_plot as before_after_plot
+from .row import Row as Row
+from .select import select as select
+from .table import compare_table as compare_table
+from .table import print_table as print_table

@@ -1,0 +1,137 @@
+"""One measurement, flat, as scripts get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeAlias
+
+from bdlit.evaluation.result import UNDEFENDED, Result
+from bdlit.types import Rate
+
+BENIGN = "none"
+"""The `train_attack` of a model that was trained on clean rows."""
+
+Cell: TypeAlias = tuple[str, str, str, str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One model, measured against one attack: the columns of `--json` and `--csv`.
+
+    Attributes:
+        data: Name of the data set.
+        attack: Name of the evaluation attack.
+        victim: Name of the model.
+        train_attack: Name of the attack in the model's training set; `none` for a benign model.
+        defense: Name of the defense, or `none`.
+        seed: Seed of the model's training.
+        cacc: Clean accuracy in percent; None where it was not measured.
+        asr: Attack success rate in percent.
+        floor: ASR of a benign model on the same rows, in percent.
+        excess: ASR above the floor, in percentage points.
+        cacc_n: Number of clean rows.
+        cacc_hits: Number of clean rows predicted right.
+        asr_n: Number of triggered non-target rows.
+        asr_hits: Number of those that were predicted as the target.
+        floor_n: Number of triggered rows that the floor was measured on.
+        floor_hits: Number of those that the benign model predicted as the target.
+        cacc_before: Clean accuracy of the undefended victim, in percent.
+        asr_before: ASR of the undefended victim, in percent.
+        seconds: Wall time of the defense.
+        error: Why there are no numbers, where a defense failed.
+        run: The folder that the measurement was read from.
+    """
+
+    data: str
+    attack: str
+    victim: str
+    train_attack: str
+    defense: str
+    seed: int
+    cacc: float | None = None
+    asr: float | None = None
+    floor: float | None = None
+    excess: float | None = None
+    cacc_n: int | None = None
+    cacc_hits: int | None = None
+    asr_n: int | None = None
+    asr_hits: int | None = None
+    floor_n: int | None = None
+    floor_hits: int | None = None
+    cacc_before: float | None = None
+    asr_before: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    run: str = ""
+
+    @property
+    def cell(self) -> Cell:
+        """What was measured, wherever it was: data, attack, victim, defense and seed."""
+        return self.data, self.attack, self.victim, self.defense, self.seed
+
+    @property
+    def benign(self) -> bool:
+        """Whether the model was trained on clean rows."""
+        return self.train_attack == BENIGN
+
+    @property
+    def undefended(self) -> bool:
+        """Whether the model was measured as it was trained."""
+        return self.defense == UNDEFENDED
+
+    @property
+    def change(self) -> float | None:
+        """Clean accuracy against the undefended victim's, in percentage points."""
+        return difference(self.cacc, self.cacc_before)
+
+
+ROW_COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def row_of(result: Result, run: Path) -> Row:
+    """Flatten a result that was read from the folder `run`.
+
+    >>> result = Result(data="demo", attack="badnet", victim="v", defense="none", seed=0,
+    ...                 asr=Rate(3, 4), floor=Rate(1, 4))
+    >>> row = row_of(result, Path("runs"))
+    >>> row.asr, row.asr_hits, row.asr_n, row.excess, row.cacc
+    (75.0, 3, 4, 50.0, None)
+    """
+    return Row(
+        data=result.data,
+        attack=result.attack,
+        victim=result.victim,
+        train_attack=result.train_attack,
+        defense=result.defense,
+        seed=result.seed,
+        cacc=_percent(result.cacc),
+        asr=_percent(result.asr),
+        floor=_percent(result.floor),
+        excess=difference(_percent(result.asr), _percent(result.floor)),
+        cacc_n=result.cacc.n if result.cacc else None,
+        cacc_hits=result.cacc.hits if result.cacc else None,
+        asr_n=result.asr.n if result.asr else None,
+        asr_hits=result.asr.hits if result.asr else None,
+        floor_n=result.floor.n if result.floor else None,
+        floor_hits=result.floor.hits if result.floor else None,
+        cacc_before=_percent(result.cacc_before),
+        asr_before=_percent(result.asr_before),
+        seconds=result.seconds,
+        error=result.error,
+        run=str(run),
+    )
+
+
+def difference(after: float | None, before: float | None) -> float | None:
+    """Subtract, where both numbers are known.
+
+    >>> difference(90.0, 88.5), difference(90.0, None)
+    (1.5, None)
+    """
+    return None if after is None or before is None else after - before
+
+
+def _percent(rate: Rate | None) -> float | None:
+    """None rather than NaN for a rate over no rows: JSON knows no NaN."""
+    return rate.percent if rate is not None and rate.n else None

@@ -1,0 +1,180 @@
+"""Run a study: train what is missing, defend what is not yet defended, record every cell once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bdlit.data.base import TextDataModule
+from bdlit.defenses.relatives import Job, Relative, job_with, open_relative
+from bdlit.defenses.run import Subject, purify, record
+from bdlit.errors import BdlitError
+from bdlit.evaluation.evaluate import evaluate
+from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
+from bdlit.study.fitting import Workshop
+from bdlit.study.plan import START, Plan
+from bdlit.train.tracking import log_results
+from bdlit.types import Rate, Scores
+from bdlit.victims.base import Victim
+
+
+class Study:
+    """A plan in its folder: what is finished there is never computed again.
+
+    Args:
+        plan: What to do.
+        out: Folder of the study; `results.jsonl` in it is the record of finished cells.
+        shard: Which part of the work is done here, (index, count): whole (model, seed) pairs are
+            dealt out in turn, and models of other shards that are needed here are waited for, or
+            trained here if nobody is at it.
+    """
+
+    def __init__(self, plan: Plan, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
+        self.plan = plan
+        self.out = out
+        self.shard = shard
+        self.workshop = Workshop(plan, out)
+        self.results_file = out / "results.jsonl"
+
+    def run(self) -> None:
+        """Do all that is left to do."""
+        mine = [pair for i, pair in enumerate(self._pairs()) if i % self.shard[1] == self.shard[0]]
+        began = time.monotonic()
+        for done, (name, seed) in enumerate(mine, 1):
+            known = self.workshop.finished(name, seed)
+            _say(done, len(mine), f"fit {name}, seed {seed}", known, began)
+            self.workshop.model(name, seed)
+        suspects = [(name, seed) for name, seed in mine if name != START]
+        began = time.monotonic()
+        for done, (name, seed) in enumerate(suspects, 1):
+            known = not self._open_cells(name, seed)
+            what = "measure" if not self._treatments(name) else "measure and defend"
+            _say(done, len(suspects), f"{what} {name}, seed {seed}", known, began)
+            if not known:
+                self._defend(name, seed)
+
+    def _pairs(self) -> Iterator[tuple[str, int]]:
+        for seed in self.plan.seeds:
+            if self.plan.start is not None:
+                yield START, seed
+            for name in self.plan.models:
+                yield name, seed
+
+    def _treatments(self, name: str) -> list[str]:
+        return list(self.plan.defenses) if name in self.plan.suspect_names else []
+
+    def _results(self, name: str, seed: int) -> dict[str, list[Result]]:
+        """Return the finished cells of one model: its results by defense."""
+        found: dict[str, list[Result]] = {}
+        if self.results_file.exists():
+            for result in read_results(self.results_file):
+                if (result.victim, result.seed) == (name, seed) and result.error is None:
+                    found.setdefault(result.defense, []).append(result)
+        return found
+
+    def _open_cells(self, name: str, seed: int) -> list[str]:
+        finished = self._results(name, seed)
+        return [cell for cell in (UNDEFENDED, *self._treatments(name)) if cell not in finished]
+
+    def _defend(self, name: str, seed: int) -> None:
+        """Measure one model, and every defense of it that has no result yet."""
+        from lightning.pytorch import seed_everything
+
+        seed_everything(seed, verbose=False)
+        victim, data = self.workshop.trained(name, seed), self.workshop.data(name, seed)
+        data.prepare_data()
+        data.setup()
+        victim.labels = tuple(data.labels)
+        trainer = self.workshop.trainer(self.out / "defended", logger=False, callbacks=[])
+        # Attached, the victim is measured in the precision and on the device it was trained with.
+        victim.trainer = trainer
+        victim.configure_model()
+        victim.to(trainer.strategy.root_device)
+        finished = self._results(name, seed)
+        subject = self._subject(data, name, seed)
+        before = _scores(finished.get(UNDEFENDED)) or evaluate(victim, data)
+        if UNDEFENDED not in finished:
+            append_results(self.results_file, record(subject, before))
+        for cell in self._open_cells(name, seed):
+            self._treat(victim, data, cell, subject, before)
+        self._log(name, seed)
+
+    def _treat(
+        self, victim: Victim, data: TextDataModule, cell: str, subject: Subject, before: Scores
+    ) -> None:
+        name = f"{subject.victim}-seed{subject.seed}"
+        directory = self.out / "defended" / name / cell
+        # A folder without a result: its cell was interrupted in between; the result is redone.
+        save_to = None if directory.exists() else directory
+        try:
+            job = self._job(victim, cell, subject)
+            results = purify(victim, data, job, subject, before=before, save_to=save_to)
+        except BdlitError as error:
+            raise BdlitError(f"{cell} of {name}: {error}") from error
+        append_results(self.results_file, results)
+
+    def _job(self, victim: Victim, cell: str, subject: Subject) -> Job:
+        treatment = self.plan.defenses[cell]
+        names = self.plan.others_of(cell, subject.victim)
+        others = [self._relative(victim, name, subject.seed) for name in names]
+        base = self._base(victim, subject.seed) if "base" in treatment.defense.needs else None
+        return job_with(cell, treatment.defense, others, base)
+
+    def _relative(self, victim: Victim, name: str, seed: int) -> Relative:
+        return open_relative(str(self.workshop.model(name, seed)), victim, name)
+
+    def _base(self, victim: Victim, seed: int) -> Relative:
+        """Return the checkpoint that the models of a seed were fine-tuned from."""
+        if self.plan.start is not None:
+            return self._relative(victim, START, seed)
+        from bdlit.victims.base import model_weights
+
+        fresh = self.workshop.victim(seed)
+        fresh.labels = victim.labels
+        fresh.tokenizer = victim.tokenizer
+        return Relative("base", model_weights(fresh.initial_model()))
+
+    def _subject(self, data: TextDataModule, name: str, seed: int) -> Subject:
+        return Subject(
+            data=data.name,
+            victim=name,
+            train_attack=data.train_attack,
+            seed=seed,
+            config={"study": self.plan.name, "poisoning": data.poisoning},
+            floor=self._floor(name, seed),
+        )
+
+    def _floor(self, name: str, seed: int) -> dict[str, Rate]:
+        """Return the ASR of the benign model of this seed, measured before if it is another."""
+        benign = self.plan.floor
+        if benign is None or benign == name:
+            return {}
+        if UNDEFENDED not in self._results(benign, seed):
+            self._defend(benign, seed)
+        return {r.attack: r.asr for r in self._results(benign, seed)[UNDEFENDED] if r.asr}
+
+    def _log(self, name: str, seed: int) -> None:
+        results = [result for cell in self._results(name, seed).values() for result in cell]
+        treated = len({result.defense for result in results}) > 1
+        logger = self.workshop.logger(
+            f"{name}-seed{seed}", "defend" if treated else "measure", [name]
+        )
+        log_results([logger], results)
+        import wandb
+
+        wandb.finish()
+
+
+def _scores(results: list[Result] | None) -> Scores | None:
+    if not results or results[0].cacc is None:
+        return None
+    return Scores(results[0].cacc, {r.attack: r.asr for r in results if r.asr is not None})
+
+
+def _say(done: int, total: int, what: str, known: bool, began: float) -> None:
+    """Print one line of progress: where we are, and how long the rest may take."""
+    spent = time.monotonic() - began
+    left = spent / (done - 1) * (total - done + 1) if done > 1 else None
+    rest = f", about {left / 60:.0f} min left" if left is not None and left >= 60 else ""
+    print(f"[{done}/{total}] {what}{' (finished before)' if known else rest}", flush=True)

@@ -1,0 +1,138 @@
+"""One model of a study: trained once, measured once, found again by every later run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from bdlit.study.plan import START, Model, Plan
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from bdlit.data.base import TextDataModule
+    from bdlit.victims.base import Victim
+
+
+class Workshop:
+    """Trains and finds the models of a study.
+
+    A model is finished when its `model/` folder stands, which appears whole. Shards that need the
+    same model train it once: the first locks it, the others wait for the folder. A fit that was
+    interrupted goes on from the end of its last epoch.
+
+    Args:
+        plan: The study.
+        out: Its folder.
+    """
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan = plan
+        self.out = out
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Return the folder of a model."""
+        return self.out / "models" / f"{name}-seed{seed}"
+
+    def finished(self, name: str, seed: int) -> bool:
+        """Whether the model stands already."""
+        return (self.folder(name, seed) / "model").is_dir()
+
+    def model(self, name: str, seed: int) -> Path:
+        """Return the Hugging Face directory of a model, trained now if nobody has."""
+        folder = self.folder(name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not self.finished(name, seed):
+                self._fit(name, seed, folder)
+        return folder / "model"
+
+    def data(self, name: str, seed: int) -> TextDataModule:
+        """Return the data of a model, with the test sets of every attack of the study."""
+        model = self.plan.models[name]
+        if model.data is not None:
+            return _made(model.data, seed=seed, **_attack(model))
+        tests = [*_configured(self.plan.data, "test_attacks"), *self.plan.attacks]
+        unique = list({attack.name: attack for attack in tests}.values())
+        return _made(self.plan.data, seed=seed, test_attacks=unique, **_attack(model))
+
+    def victim(self, seed: int) -> Victim:
+        """Return an untrained victim, on the common start of its seed if the study has one."""
+        if self.plan.start is None:
+            return self.plan.victim()
+        return _made(self.plan.victim, model=str(self.model(START, seed)))
+
+    def trained(self, name: str, seed: int) -> Victim:
+        """Return a finished model as a victim."""
+        victim = _made(self.plan.victim, model=str(self.model(name, seed)), lora=None)
+        return victim
+
+    def trainer(self, folder: Path, **options: Any) -> Trainer:
+        """Return a trainer of the study's making that writes into `folder` only."""
+        return _made(self.plan.trainer, default_root_dir=str(folder), **options)
+
+    def _fit(self, name: str, seed: int, folder: Path) -> None:
+        from lightning.pytorch import seed_everything
+        from lightning.pytorch.callbacks import ModelCheckpoint
+
+        if name == START:
+            assert self.plan.start is not None
+            victim, data = self.plan.start.victim(), _made(self.plan.start.data, seed=seed)
+            make = self.plan.start.trainer or self.plan.trainer
+        else:
+            victim, data, make = self.victim(seed), self.data(name, seed), self.plan.trainer
+        seed_everything(seed, verbose=False)
+        checkpoints = folder / "checkpoints"
+        keep = ModelCheckpoint(checkpoints, save_last=True, save_top_k=0)
+        trainer = _made(
+            make,
+            default_root_dir=str(folder),
+            logger=self.logger(f"{name}-seed{seed}", "fit", [name, data.train_attack]),
+            callbacks=[*_configured(make, "callbacks"), keep],
+        )
+        last = checkpoints / "last.ckpt"
+        resumed = str(last) if last.is_file() else None
+        trainer.fit(victim, data, ckpt_path=resumed, weights_only=True)
+        victim.export(folder / "model")
+        _close(trainer)
+        last.unlink(missing_ok=True)
+
+    def logger(self, name: str, job_type: str, tags: Sequence[str]) -> Any:
+        """Return the W&B logger of one run of the study; the whole study is one group."""
+        from lightning.pytorch.loggers import WandbLogger
+
+        return WandbLogger(
+            project="bdlit",
+            name=name,
+            save_dir=str(self.out),
+            group=self.plan.name,
+            job_type=job_type,
+            tags=list(dict.fromkeys(tags)),
+        )
+
+
+def _close(trainer: Trainer) -> None:
+    """End the W&B run, so that the next fit in this process begins its own."""
+    import wandb
+
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    wandb.finish()
+
+
+def _attack(model: Model) -> dict[str, Any]:
+    return {"attack": model.attack, "poisoned_train": model.poisoned_train}
+
+
+def _made(factory: Any, **settings: Any) -> Any:
+    """Call a factory of the config with settings of the study on top."""
+    return factory(**settings)
+
+
+def _configured(factory: Any, name: str) -> list[Any]:
+    """Return a list that the config gives to a factory."""
+    return list(getattr(factory, "keywords", {}).get(name) or [])

@@ -1,0 +1,149 @@
+"""What a study consists of: models to train, and suspects to defend; no work is done here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from bdlit.attacks.base import Attack
+from bdlit.data.base import TextDataModule
+from bdlit.defenses.base import Defense
+from bdlit.errors import BdlitError, did_you_mean
+from bdlit.victims.base import Victim
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+DataFactory: TypeAlias = "Callable[[], TextDataModule]"
+VictimFactory: TypeAlias = "Callable[[], Victim]"
+TrainerFactory: TypeAlias = "Callable[[], Trainer]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One model of a study, trained once per seed.
+
+    Attributes:
+        attack: Attack on its training set; none makes a benign model.
+        poisoned_train: Ready-poisoned file in place of an attack.
+        data: Other data than the study's, e.g. for a proxy of another domain.
+    """
+
+    attack: Attack | None = None
+    poisoned_train: str | None = None
+    data: Callable[[], TextDataModule] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """One defense of a study, and the models it is given.
+
+    Attributes:
+        defense: The method.
+        others: Names of the models beside the suspect, or `all`; the suspect itself is left out.
+    """
+
+    defense: Defense
+    others: Sequence[str] | Literal["all"] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The checkpoint that all models of a seed are fine-tuned from, where none is at hand.
+
+    Attributes:
+        victim: The model, usually from a config.
+        data: What it learns first.
+        trainer: How; by default as the study's models.
+    """
+
+    victim: Callable[[], Victim]
+    data: Callable[[], TextDataModule]
+    trainer: Callable[[], Trainer] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study: which models, which suspects, which defenses, which seeds.
+
+    Raises:
+        BdlitError: A name that a treatment, the suspects or the floor refer to is no model.
+    """
+
+    name: str
+    data: DataFactory
+    victim: VictimFactory
+    trainer: TrainerFactory
+    models: dict[str, Model]
+    defenses: dict[str, Treatment] = field(default_factory=dict)
+    start: Start | None = None
+    suspects: Sequence[str] | None = None
+    floor: str | None = None
+    seeds: Sequence[int] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise BdlitError(f"study '{self.name}' has no models: name at least one under `models`")
+        if not self.seeds:
+            raise BdlitError(f"study '{self.name}' has no seeds: give e.g. seeds: [0, 1, 2]")
+        if START in self.models:
+            raise BdlitError(f"'{START}' is the name of the common start: call the model otherwise")
+        self._require_models("suspects", self.suspects or ())
+        self._require_models("floor", [self.floor] if self.floor else ())
+        for name, treatment in self.defenses.items():
+            if not isinstance(treatment.others, str):
+                self._require_models(f"defenses.{name}.others", treatment.others)
+            for suspect in self.suspect_names:
+                if "others" in treatment.defense.needs and not self.others_of(name, suspect):
+                    raise BdlitError(
+                        f"defenses.{name} has no other model for suspect '{suspect}': "
+                        "name some in `others`, or write others: all"
+                    )
+
+    def _require_models(self, where: str, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.models:
+                raise BdlitError(
+                    f"study '{self.name}', {where}: no model '{name}'; "
+                    f"{did_you_mean(name, self.models)}"
+                )
+
+    @property
+    def suspect_names(self) -> list[str]:
+        """Models to defend: those named, or all that were attacked."""
+        if self.suspects is not None:
+            return list(self.suspects)
+        return [n for n, m in self.models.items() if m.attack or m.poisoned_train]
+
+    def others_of(self, treatment: str, suspect: str) -> list[str]:
+        """Names of the models that a treatment of a suspect is given."""
+        named = self.defenses[treatment].others
+        names = list(self.models) if named == "all" else list(named)
+        return [name for name in names if name != suspect]
+
+    @property
+    def attacks(self) -> list[Attack]:
+        """Every attack of the study: each model is measured against all of them."""
+        return [model.attack for model in self.models.values() if model.attack]
+
+
+START = "start"
+"""Name of the common start among the model folders."""
+
+
+def shard_of(text: str | None) -> tuple[int, int]:
+    """Read `i/n`: shard i of n, counted from 0.
+
+    >>> shard_of("1/4"), shard_of(None)
+    ((1, 4), (0, 1))
+    """
+    if text is None:
+        return 0, 1
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        index, count = -1, 0
+    if not 0 <= index < count:
+        raise BdlitError(f"--shard {text} is no shard: give i/n with i from 0 to n-1, e.g. 0/4")
+    return index, count

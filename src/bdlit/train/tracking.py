@@ -1,0 +1,114 @@
+"""Weights & Biases, wherever we are: online with a key and a network, offline without."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from bdlit.evaluation.result import UNDEFENDED, Result
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+_PATIENCE = 2.0  # seconds to wait for the server
+
+
+def go_offline_if_needed() -> None:
+    """Set W&B to offline mode, with one line that says why, if it cannot work online.
+
+    A mode that the user chose (`WANDB_MODE`) stays.
+    """
+    if os.environ.get("WANDB_MODE"):
+        return
+    why = _obstacle()
+    if why:
+        os.environ["WANDB_MODE"] = "offline"
+        print(f"W&B is offline ({why}); upload runs later with `wandb sync`.", file=sys.stderr)
+
+
+def _obstacle() -> str | None:
+    server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    host = server.hostname or ""
+    # Asking wandb itself would make it read its settings, the mode too, once and for all.
+    if not os.environ.get("WANDB_API_KEY") and not _stored_key(host):
+        return "no API key; `wandb login` stores one"
+    try:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((host, port), _PATIENCE).close()
+    except OSError:
+        return f"{host} cannot be reached"
+    return None
+
+
+def _stored_key(host: str) -> bool:
+    """Whether `wandb login` has stored a key for the server."""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def log_results(loggers: list[Logger], results: list[Result]) -> None:
+    """Log measured models under the one naming scheme, so that runs line up in W&B.
+
+    `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
+    `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds; to
+    W&B also the counts (in the summary), a table of all defenses and a bar chart.
+
+    Args:
+        loggers: Loggers of a trainer.
+        results: Records of one victim, undefended and defended.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+
+    metrics = dict(pair for result in results for pair in _metrics(result).items())
+    for logger in loggers:
+        logger.log_metrics(metrics)
+        if isinstance(logger, WandbLogger) and results:
+            _log_to_wandb(logger.experiment, results)
+
+
+def _prefix(result: Result) -> str:
+    return "victim" if result.defense == UNDEFENDED else result.defense
+
+
+def _metrics(result: Result) -> dict[str, float]:
+    prefix, metrics = _prefix(result), {}
+    if result.cacc is not None:
+        metrics[f"{prefix}/cacc"] = result.cacc.percent
+    if result.asr is not None:
+        metrics[f"{prefix}/asr/{result.attack}"] = result.asr.percent
+    if result.defense != UNDEFENDED and result.error is None:
+        metrics[f"{prefix}/seconds"] = result.seconds
+    return metrics
+
+
+def _log_to_wandb(run: Any, results: list[Result]) -> None:
+    import wandb
+
+    who = {name: getattr(results[0], name) for name in ("data", "victim", "train_attack", "seed")}
+    run.config.update({"bdlit": who}, allow_val_change=True)
+    for result in results:
+        prefix = _prefix(result)
+        if result.cacc is not None:
+            run.summary[f"{prefix}/counts/cacc"] = [result.cacc.hits, result.cacc.n]
+        if result.asr is not None:
+            run.summary[f"{prefix}/counts/asr/{result.attack}"] = [result.asr.hits, result.asr.n]
+    columns = ["victim", "defense", "attack", "cacc", "asr", "floor", "seconds", "error"]
+    table = wandb.Table(columns=columns, data=[_line(result) for result in results])
+    own = [r for r in results if r.attack == r.train_attack and r.asr is not None] or results
+    bars = wandb.Table(
+        columns=["defense", "ASR"], data=[[_prefix(r), r.asr.percent] for r in own if r.asr]
+    )
+    chart = wandb.plot.bar(bars, "defense", "ASR", title="ASR by defense")
+    run.log({"defenses": table, "defenses/asr": chart})
+
+
+def _line(result: Result) -> list[Any]:
+    rates = [rate.percent if rate else None for rate in (result.cacc, result.asr, result.floor)]
+    who = [result.victim, result.defense, result.attack]
+    return [*who, *rates, result.seconds, result.error]

@@ -1,0 +1,217 @@
+"""What a victim is: a LightningModule that turns rows into losses and hits."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+
+from bdlit.errors import BdlitError
+from bdlit.types import Example, Weights
+from bdlit.victims.metrics import HitRate
+from bdlit.whole import whole_directory
+
+Batch: TypeAlias = dict[str, Tensor]
+Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
+
+
+class Victim(LightningModule, ABC):
+    """A model that may learn a backdoor, with the training recipe of the papers.
+
+    Batches arrive as lists of `Example` and are tokenised here, so that one data module serves
+    every victim. The network itself is a Hugging Face model in `model`, made when a trainer (or
+    `configure_model`) asks for it, because its classes are those of the data.
+
+    Args:
+        learning_rate: Step size of Adam.
+        weight_decay: Decoupled weight decay (AdamW); 0 is plain Adam.
+        warmup: Share of all steps over which the learning rate rises from 0, in [0, 1).
+        schedule: What the learning rate does after the warm-up.
+
+    Attributes:
+        model: The Hugging Face model; None before `configure_model`.
+        tokenizer: Its tokenizer; None before `configure_model`.
+    """
+
+    model: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+
+    def __init__(
+        self,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        warmup: float,
+        schedule: Schedule,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup < 1:
+            raise BdlitError(f"warmup {warmup} is out of range: give a share of all steps in [0, 1)")
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.schedule = schedule
+        self.model = None
+        self.tokenizer = None
+        self._rates = nn.ModuleDict()
+
+    # What a kind of victim defines
+
+    @abstractmethod
+    def tokenize(self, examples: Sequence[Example]) -> Batch:
+        """Turn rows into tensors, padded to the longest row of the batch."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of each row, shape [batch]."""
+
+    @abstractmethod
+    def hits(self, batch: Batch) -> Tensor:
+        """Return whether each row's prediction is its label, bool, shape [batch]."""
+
+    @abstractmethod
+    def initial_model(self) -> PreTrainedModel:
+        """Build the model that training starts from; the same one at every call."""
+
+    # Training, validation and test
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Tokenise on the host, just before the batch moves to the device."""
+        return self.tokenize(batch) if isinstance(batch, list) else batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss over the rows of all processes."""
+        losses = self.loss(batch)
+        rows = torch.tensor(len(losses), device=losses.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(rows)
+        # DDP averages gradients over processes, which may hold different numbers of rows.
+        loss = losses.sum() * self.trainer.world_size / rows
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count hits of one batch: CACC on the clean loader, ASR on the others."""
+        self._count("val", self.trainer.val_dataloaders, batch, dataloader_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count hits of one batch: CACC on the clean loader, ASR on the others."""
+        self._count("victim", self.trainer.test_dataloaders, batch, dataloader_idx)
+
+    def _count(self, stage: str, loaders: dict[str, Any], batch: Batch, index: int) -> None:
+        rows = list(loaders)[index]
+        name = f"{stage}/cacc" if rows == "clean" else f"{stage}/asr/{rows}"
+        key = name.replace(".", "_")  # a module's name may hold no dot
+        if key not in self._rates:
+            self._rates[key] = HitRate().to(self.device)
+        metric = cast(HitRate, self._rates[key])
+        hits = self.hits(batch)
+        metric.update(hits)
+        self.log(
+            name,
+            metric,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=stage == "val",
+            add_dataloader_idx=False,
+            batch_size=len(hits),
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam and its schedule."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        steps = self.trainer.estimated_stepping_batches
+        name = "constant_with_warmup" if self.schedule == "constant" else self.schedule
+        if not math.isfinite(steps) and self.schedule != "constant":
+            raise BdlitError(
+                f"schedule '{self.schedule}' needs to know the end of training: "
+                "set trainer.max_epochs or trainer.max_steps"
+            )
+        warmup_steps = round(self.warmup * steps) if self.warmup else 0
+        scheduler = get_scheduler(name, optimizer, warmup_steps, int(steps))
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    # The network as weights
+
+    def network(self) -> PreTrainedModel:
+        """Return the model, or say that there is none yet."""
+        if self.model is None:
+            raise BdlitError("this victim has no model yet: call configure_model(), or fit it")
+        return self.model
+
+    @contextmanager
+    def dense(self) -> Iterator[PreTrainedModel]:
+        """Have a plain Hugging Face model in `model` for a while: adapters merged into a copy."""
+        yield self.network()
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write model and tokenizer into a directory, in the form that transformers loads."""
+        if self.tokenizer is None:
+            raise BdlitError("this victim has no tokenizer yet: call configure_model(), or fit it")
+        with self.dense() as model:
+            model.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
+
+    def export(self, directory: Path) -> None:
+        """Write a Hugging Face directory (safetensors) that needs no bdlit to be loaded.
+
+        Raises:
+            BdlitError: The directory exists already, or cannot be written.
+        """
+        with whole_directory(directory) as part:
+            self.save_pretrained(part)
+
+
+def model_weights(model: nn.Module) -> Weights:
+    """Return a model's parameters and persistent buffers by name, tied ones once.
+
+    The mapping holds the tensors themselves, not copies.
+    """
+    seen: set[int] = set()
+    weights = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            weights[name] = tensor.detach()
+    return weights
+
+
+@contextmanager
+def swapped(model: nn.Module, weights: Weights) -> Iterator[None]:
+    """Run the model on other weights for a while, without a copy of either.
+
+    Args:
+        model: The model; its own tensors are back when the block ends, come what may.
+        weights: New values by name, of the model's shapes; names left out keep their values.
+
+    Raises:
+        BdlitError: A name or a shape is not the model's.
+    """
+    own = model.state_dict(keep_vars=True)
+    for name, tensor in weights.items():
+        if name not in own or own[name].shape != tensor.shape:
+            there = f"shape {list(own[name].shape)}" if name in own else "no such tensor"
+            raise BdlitError(
+                f"cannot put '{name}' {list(tensor.shape)} into the model ({there}): "
+                "the weights are of another architecture"
+            )
+    kept = {name: own[name].data for name in weights}
+    try:
+        for name, tensor in weights.items():
+            own[name].data = tensor.to(device=own[name].device, dtype=own[name].dtype)
+        yield
+    finally:
+        for name, tensor in kept.items():
+            own[name].data = tensor

@@ -1,0 +1,10 @@
+from .compatibility import require_compatible as require_compatible
+from .files import SafetensorsWeights as SafetensorsWeights
+from .hashing import fingerprint as fingerprint
+from .lazy import LazyWeights as LazyWeights
+from .lazy import overlay as overlay
+from .lazy import select as select
+from .naming import align_names as align_names
+from .naming import float_names as float_names
+from .opening import open_weights as open_weights
+from .saving import save_weights as save_weights

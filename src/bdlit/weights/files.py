@@ -1,0 +1,137 @@
+"""The files that a checkpoint may be made of, and how each is opened without running code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bdlit.errors import BdlitError
+
+
+class SafetensorsWeights(Mapping[str, Tensor]):
+    """One or more safetensors files as one model; a tensor is read when it is asked for.
+
+    Args:
+        paths: Files whose tensors make up the model.
+
+    Raises:
+        BdlitError: A file is missing, truncated or no safetensors file.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+        files = [_opened(path) for path in paths]
+        self._file_of = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+
+    @classmethod
+    def from_index(cls, index: Path) -> SafetensorsWeights:
+        """Open a sharded model by its `model.safetensors.index.json`.
+
+        Raises:
+            BdlitError: The index is no index, points outside its folder or to a missing file,
+                or lists a tensor that no file holds.
+        """
+        shards = _read_index(index)
+        for shard in set(shards.values()):
+            # Plain names only: an index from elsewhere must not choose which files are read.
+            if PureWindowsPath(shard).name != shard or shard == "..":
+                raise BdlitError(
+                    f"{index} points outside its folder, to '{shard}': do not trust it"
+                )
+            if not (index.parent / shard).is_file():
+                raise BdlitError(f"{index} needs {shard}, which is missing: copy all the shards")
+        weights = cls(*(index.parent / shard for shard in sorted(set(shards.values()))))
+        lost = sorted(set(shards) - set(weights))
+        if lost:
+            raise BdlitError(
+                f"{index} lists {len(lost)} tensors that no shard holds, first {lost[0]}: "
+                "copy the index and the shards of one model"
+            )
+        return weights
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file_of[name].get_tensor(name)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file_of  # the default would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+    def __repr__(self) -> str:
+        return f"SafetensorsWeights({', '.join(map(str, self.paths))})"
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise BdlitError(
+            f"{path} cannot be read as safetensors ({error}): copy or download it again"
+        ) from error
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    try:
+        shards = json.loads(index.read_bytes())["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BdlitError(f"{index} cannot be read as an index of shards: {error}") from error
+    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+        raise BdlitError(f"{index} cannot be read as an index of shards: its weight_map is broken")
+    return shards
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, or the one inside a Lightning checkpoint, from a pickle.
+
+    Only tensors and plain data are unpickled; nothing that the file names is called. The tensors
+    of files in torch's zip format are mapped, not read.
+
+    Raises:
+        BdlitError: The file holds code, is broken, or is no state dict.
+    """
+    content = _unpickled(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = _without_prefix(content["state_dict"], "model.")
+    if not isinstance(content, Mapping) or not content:
+        raise BdlitError(f"{path} holds no state dict: give a file of names and tensors")
+    strange = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if strange:
+        raise BdlitError(f"{path} is no state dict: '{strange[0]}' is not a named tensor")
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        wanted = f" ({named[1]})" if named else ""
+        raise BdlitError(
+            f"{path} was not loaded: it holds more than tensors{wanted}, and unpickling could run "
+            "code; ask for the model as safetensors"
+        ) from error
+    except Exception as error:  # an unpickler may raise anything on bytes it does not know
+        reason = str(error).partition("\n")[0]
+        raise BdlitError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
+
+
+def _without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    if all(isinstance(name, str) and name.startswith(prefix) for name in state):
+        return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return dict(state)

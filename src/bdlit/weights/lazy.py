@@ -1,0 +1,70 @@
+"""Weights that are computed when they are asked for, and the two ways to compose mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdlit.types import Weights
+
+
+class LazyWeights(Mapping[str, "Tensor"]):
+    """A model whose tensors are computed on access, one at a time, and not kept.
+
+    Whoever needs all of them more than once makes a `dict` of it.
+
+    >>> import torch
+    >>> weights = LazyWeights({"w": lambda: torch.ones(2)})
+    >>> weights["w"]
+    tensor([1., 1.])
+
+    Attributes:
+        notes: What the computation that made these weights has to say, ready for JSON.
+    """
+
+    def __init__(
+        self, thunks: Mapping[str, Callable[[], Tensor]], notes: Mapping[str, Any] | None = None
+    ) -> None:
+        self._thunks = dict(thunks)
+        self.notes = dict(notes or {})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._thunks[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._thunks  # the default would compute the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._thunks)
+
+    def __len__(self) -> int:
+        return len(self._thunks)
+
+    def __repr__(self) -> str:
+        return f"LazyWeights({len(self)} tensors)"
+
+
+def select(weights: Weights, names: Iterable[str]) -> LazyWeights:
+    """Return the named tensors alone, in the order of `names`.
+
+    >>> import torch
+    >>> list(select({"a": torch.ones(1), "b": torch.ones(1)}, ["b"]))
+    ['b']
+    """
+    return LazyWeights({name: partial(weights.__getitem__, name) for name in names})
+
+
+def overlay(under: Weights, over: Weights) -> LazyWeights:
+    """Return the names of `under`, with the tensor of `over` wherever it has one.
+
+    >>> import torch
+    >>> overlay({"a": torch.zeros(1), "b": torch.zeros(1)}, {"b": torch.ones(1)})["b"]
+    tensor([1.])
+    """
+    return LazyWeights(
+        {name: partial((over if name in over else under).__getitem__, name) for name in under}
+    )

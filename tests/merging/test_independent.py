@@ -1,0 +1,140 @@
+"""Merges against independent implementations: peft's primitives, numpy, torch.topk."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bdlit.errors import BdlitError
+from bdlit.merging import elect_and_average, task_arithmetic, ties, trim_smallest
+
+quick = settings(deadline=None, max_examples=50)
+
+
+def distinct_magnitudes(count, generator):
+    """Random signs on distinct magnitudes, so that every trim is unambiguous."""
+    order = torch.randperm(count, generator=generator) + 1.0
+    return order * (torch.randint(0, 2, (count,), generator=generator) * 2 - 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("density", [0.1, 0.2, 0.7, 1.0])
+def test_ties_by_tensor_is_pefts(count, density):
+    merge_utils = pytest.importorskip("peft.utils.merge_utils")
+    generator = torch.Generator().manual_seed(count)
+    base = {name: torch.randn(20, 10, generator=generator) for name in "ab"}
+    deltas = [
+        {name: distinct_magnitudes(200, generator).reshape(20, 10) for name in base}
+        for _ in range(count)
+    ]
+    models = [{name: base[name] + delta[name] for name in base} for delta in deltas]
+    merged = ties(base, models, density=density, trim="tensor", scale=0.7)
+    for name in base:
+        vectors = [model[name] - base[name] for model in models]
+        expected = merge_utils.ties(vectors, torch.ones(count), density)
+        torch.testing.assert_close(merged[name], base[name] + 0.7 * expected)
+
+
+def test_task_arithmetic_is_pefts():
+    merge_utils = pytest.importorskip("peft.utils.merge_utils")
+    vectors = list(torch.randn(3, 4, 5))
+    base = {"w": torch.zeros(4, 5)}
+    merged = task_arithmetic(base, [{"w": vector} for vector in vectors])
+    torch.testing.assert_close(
+        merged["w"], merge_utils.task_arithmetic(vectors, torch.ones(3)), rtol=1e-5, atol=1e-6
+    )
+
+
+def ties_in_numpy(vectors, density):
+    """TIES over whole flattened task vectors, entry by entry, from the paper's three steps."""
+    trimmed = []
+    for vector in vectors:
+        count = max(1, round(density * vector.size))
+        bar = np.sort(np.abs(vector))[-count]
+        trimmed.append(np.where(np.abs(vector) >= bar, vector, 0))
+    sums = np.sum(trimmed, axis=0)
+    majority = 1 if np.sign(sums).sum() >= 0 else -1
+    merged = []
+    for entries, total in zip(np.transpose(trimmed), sums, strict=True):
+        sign = np.sign(total) or majority
+        agreeing = [entry for entry in entries if entry * sign > 0]
+        merged.append(np.mean(agreeing) if agreeing else 0.0)
+    return np.array(merged)
+
+
+@quick
+@given(
+    st.lists(st.integers(0, 7), min_size=1, max_size=4).filter(any),
+    st.integers(1, 4),
+    st.sampled_from([0.05, 0.2, 0.5, 0.7, 1.0]),
+    st.integers(0, 2**32),
+)
+def test_ties_over_the_model_is_the_papers_on_the_flat_vector(sizes, count, density, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Few values: equal magnitudes at the threshold and exact cancellation are common.
+    vectors = torch.randint(-3, 4, (count, sum(sizes)), generator=generator).double()
+
+    def cut(flat):
+        parts = flat.float().split(sizes)
+        return {f"t{i}": part for i, part in enumerate(parts)}
+
+    merged = ties(cut(torch.zeros(sum(sizes))), [cut(v) for v in vectors], density=density)
+    flat = torch.cat([merged[f"t{i}"] for i in range(len(sizes))])
+    assert flat.numpy() == pytest.approx(ties_in_numpy(vectors.numpy(), density))
+
+
+@quick
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any),
+    st.floats(0.001, 1),
+    st.integers(0, 2**32),
+    st.sampled_from([1e-42, 1e-6, 1.0, 1e30]),
+    st.booleans(),
+)
+def test_threshold_is_that_of_topk_over_all_tensors(sizes, density, seed, unit, repeated):
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.randn(sum(sizes), generator=generator)
+    flat = (flat.round() if repeated else flat) * unit
+    vector = {f"t{i}": part for i, part in enumerate(flat.split(sizes))}
+    trimmed = trim_smallest(vector, density)
+    count = max(1, round(density * len(flat)))
+    bar = flat.abs().topk(count).values[-1]
+    expected = torch.where(flat.abs() >= bar, flat, torch.zeros(()))
+    assert torch.equal(torch.cat([trimmed[name] for name in vector]), expected)
+    assert trimmed.notes["threshold"] == bar.item()
+    assert trimmed.notes["kept"] == (flat.abs() >= bar).sum().item() / len(flat)
+
+
+def test_equal_magnitudes_at_the_threshold_are_all_kept():
+    vector = {"a": torch.tensor([1.0, -1.0, 5.0]), "b": torch.tensor([1.0, 0.5, -7.0])}
+    trimmed = trim_smallest(vector, 0.5)
+    assert trimmed["a"].tolist() == [1, -1, 5]
+    assert trimmed["b"].tolist() == [1, 0, -7]
+    assert trimmed.notes == {"kept": 5 / 6, "threshold": 1.0}
+
+
+def test_close_magnitudes_are_told_apart():
+    low = torch.tensor(1.0)
+    high = torch.nextafter(low, torch.tensor(2.0))  # the upper 16 bits are the same
+    vector = {"w": torch.stack([low, -high, low])}
+    assert trim_smallest(vector, 1 / 3)["w"].tolist() == [0, -high.item(), 0]
+
+
+def test_an_empty_vector_of_tensors_is_trimmed_to_itself():
+    assert trim_smallest({"w": torch.zeros(0)}, 0.5)["w"].shape == (0,)
+    assert trim_smallest({"w": torch.zeros(3)}, 0.5)["w"].tolist() == [0, 0, 0]
+
+
+def test_at_least_one_entry_of_each_tensor_stays():
+    assert trim_smallest({"w": torch.tensor([3.0, 4.0])}, 0.2, scope="tensor")["w"].tolist() == [
+        0,
+        4,
+    ]
+
+
+def test_unknown_choices():
+    with pytest.raises(BdlitError, match="unknown trim 'layer'"):
+        trim_smallest({"w": torch.ones(1)}, 0.5, scope="layer")
+    with pytest.raises(BdlitError, match="unknown zero_sum"):
+        elect_and_average([{"w": torch.ones(1)}], zero_sum="minus")

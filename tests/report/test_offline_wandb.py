@@ -1,0 +1,129 @@
+"""Offline W&B runs, really written by wandb and read back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bdlit.errors import BdlitError
+from bdlit.evaluation.result import Result, append_results
+from bdlit.report import Row, collect
+from bdlit.types import Rate
+
+pytest.importorskip("wandb")
+
+WRITE = """
+import wandb
+
+bdlit = {"data": "sst2", "victim": "badnet", "train_attack": "badnet", "seed": 4}
+run = wandb.init(mode="offline", dir="bdlit-run", config={"bdlit": bdlit, "lr": 2e-5})
+run.log({"val/cacc": 70.0, "val/asr/badnet": 50.0})
+run.log({"victim/cacc": 91.0, "victim/asr/badnet": 98.75, "victim/asr/insertsent": 12.5})
+run.summary.update({
+    "victim/counts/cacc": [91, 100],
+    "victim/counts/asr/badnet": [79, 80],
+    "victim/counts/asr/insertsent": [10, 80],
+    "WAG (all)/cacc": 89.0,
+    "WAG (all)/asr/badnet": 25.0,
+    "WAG (all)/seconds": 1.25,
+    "WAG (all)/counts/cacc": [89, 100],
+    "WAG (all)/counts/asr/badnet": [20, 80],
+})
+run.finish()
+run = wandb.init(mode="offline", dir="other-run", config={"lr": 2e-5})
+run.log({"victim/cacc": 91.0})
+run.finish()
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wandb")
+    for name in ("bdlit-run", "other-run"):
+        (folder / name).mkdir()
+    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}
+    subprocess.run([sys.executable, "-c", WRITE], cwd=folder, env=os.environ | quiet, check=True)
+    return folder
+
+
+def test_rows_are_the_numbers_that_were_logged(runs: Path) -> None:
+    rows = collect([runs])
+    (run,) = (runs / "bdlit-run" / "wandb").glob("offline-run-*")
+    assert {row.run for row in rows} == {str(run)}
+    measured = {(row.attack, row.defense): row for row in rows}
+    assert set(measured) == {("badnet", "none"), ("insertsent", "none"), ("badnet", "WAG (all)")}
+    assert measured["badnet", "WAG (all)"] == Row(
+        data="sst2",
+        attack="badnet",
+        victim="badnet",
+        train_attack="badnet",
+        defense="WAG (all)",
+        seed=4,
+        cacc=89.0,
+        asr=25.0,
+        cacc_n=100,
+        cacc_hits=89,
+        asr_n=80,
+        asr_hits=20,
+        cacc_before=91.0,
+        asr_before=98.75,
+        seconds=1.25,
+        run=str(run),
+    )
+    assert (measured["insertsent", "none"].asr, measured["badnet", "none"].asr) == (12.5, 98.75)
+
+
+def test_the_run_folder_itself(runs: Path) -> None:
+    (run,) = (runs / "bdlit-run" / "wandb").glob("offline-run-*")
+    assert collect([run]) == collect([runs])
+
+
+def test_results_file_speaks_for_the_runs_below_it(runs: Path) -> None:
+    record = Result(
+        data="olid", attack="a", victim="v", defense="none", seed=0, cacc=Rate(1, 2), asr=Rate(1, 2)
+    )
+    file = runs / "bdlit-run" / "results.jsonl"
+    append_results(file, [record])
+    try:
+        assert [row.data for row in collect([runs / "bdlit-run"])] == ["olid"]
+    finally:
+        file.unlink()
+
+
+def test_numbers_in_both_are_counted_once(runs: Path, tmp_path: Path) -> None:
+    same = Result(
+        data="sst2",
+        attack="badnet",
+        victim="badnet",
+        defense="none",
+        seed=4,
+        train_attack="badnet",
+        cacc=Rate(91, 100),
+        asr=Rate(79, 80),
+    )
+    append_results(tmp_path / "results.jsonl", [same])
+    rows = collect([tmp_path, runs])
+    assert sorted((row.attack, row.defense) for row in rows) == [
+        ("badnet", "WAG (all)"),
+        ("badnet", "none"),
+        ("insertsent", "none"),
+    ]
+
+
+def test_other_programs_runs_hold_no_results(runs: Path) -> None:
+    with pytest.raises(BdlitError, match="no results in"):
+        collect([runs / "other-run"])
+
+
+def test_torn_run_is_named_and_left_out(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn = tmp_path / "wandb" / "offline-run-20260101_000000-torn"
+    torn.mkdir(parents=True)
+    (torn / "run-torn.wandb").write_bytes(b"no log of W&B")
+    assert len(collect([tmp_path, runs])) == 3
+    assert "offline-run-20260101_000000-torn" in caplog.text
