@@ -9,6 +9,7 @@ from torch.utils.data import DistributedSampler
 
 from bdlit.attacks import BadNet
 from bdlit.data import TextDataModule
+from bdlit.data.base import EXPECTED_WARNINGS
 from bdlit.types import Example
 
 
@@ -21,6 +22,13 @@ class Reviews(TextDataModule):
         return [Example(f"{split} {'so ' * (i % 9)}{i}", i % 2) for i in range(50)]
 
 
+class Held:
+    """Stands for the tensors that a victim makes of a batch; Lightning leaves it as it is."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+
 class Recorder(LightningModule):
     """Learns nothing that matters, but writes down the batches it is given."""
 
@@ -29,23 +37,25 @@ class Recorder(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.epochs, self.validated, self.tested = {}, {}, {}
 
-    def transfer_batch_to_device(self, batch, device, dataloader_idx):
-        return batch  # a victim has made tensors of it by now
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        assert isinstance(batch, list)
+        assert all(isinstance(row, Example) for row in batch)
+        return Held(batch)
 
     def training_step(self, batch, index):
-        self.epochs.setdefault(self.current_epoch, []).append(batch)
-        return (self.weight - len(batch)) ** 2
+        self.epochs.setdefault(self.current_epoch, []).append(batch.rows)
+        return (self.weight - len(batch.rows)) ** 2
 
     def validation_step(self, batch, index, dataloader_idx=0):
         name = list(self.trainer.val_dataloaders)[dataloader_idx]
-        self.validated.setdefault(name, []).append(batch)
+        self.validated.setdefault(name, []).append(batch.rows)
 
     def test_step(self, batch, index, dataloader_idx=0):
         name = list(self.trainer.test_dataloaders)[dataloader_idx]
-        self.tested.setdefault(name, []).append(batch)
+        self.tested.setdefault(name, []).append(batch.rows)
 
     def predict_step(self, batch, index):
-        return [row.text for row in batch]
+        return [row.text for row in batch.rows]
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.01)
@@ -77,9 +87,9 @@ def reviews():
 def test_fit_test_and_predict(reviews):
     model, runner = Recorder(), trainer(max_epochs=2, num_sanity_val_steps=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.simplefilter("error", UserWarning)
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
         runner.fit(model, datamodule=reviews)
     assert isinstance(runner.train_dataloader.sampler, DistributedSampler)
     for epoch in (0, 1):

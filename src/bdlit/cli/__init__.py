@@ -22,12 +22,20 @@ _FUNCTIONS = {
     "list": "show the attacks, data sets, victims or defenses there are",
 }
 
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # batches are small; threads would fight for the cores
+    "WANDB_SILENT": "true",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 130 if interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    _calm_down()
     try:
         _dispatch(arguments)
     except BdlitError as error:
@@ -42,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _calm_down() -> None:
+    """Ask libraries to keep to what users need to read; set the variables yourself to hear more."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _dispatch(arguments: list[str]) -> None:

@@ -28,8 +28,20 @@ CLEAN = "clean"
 NO_ATTACK = "none"
 """Name of the attack on a training set that nobody attacked."""
 
-# Batches are lists of rows that are in memory already; workers would only copy them about.
-warnings.filterwarnings("ignore", ".*does not have many workers.*")
+EXPECTED_WARNINGS = (
+    # Batches are lists of rows that are in memory already; workers would only copy them about.
+    ".*does not have many workers.*",
+    # It is the victim that makes tensors of a batch, whatever data module it came from.
+    ".*overridden `on_before_batch_transfer` in `LightningModule`.*",
+    # No validation split is a way to train, not an oversight.
+    ".*Total length of `list` across ranks is zero.*",
+    # Lightning's own affair with torch.
+    ".*treespec, LeafSpec.*",
+)
+"""What Lightning has to say of these modules, and need not."""
+
+for _message in EXPECTED_WARNINGS:
+    warnings.filterwarnings("ignore", _message)
 
 
 class Rows(Dataset[Example]):
@@ -218,8 +230,10 @@ class TextDataModule(LightningDataModule):
         poisoned = self._poison(without_texts(train, pool))
 
         self.train_rows, self.clean_pool = poisoned.rows, pool
-        in_validation = self._triggered(validation, [self.attack]) if validation else {}
-        in_test = self._triggered(test, [self.attack, *self.test_attacks])
+        in_validation = self._triggered(validation, [self.attack], needed=False)
+        ready_made = set(self.poisoned_tests)
+        attacks = [self.attack, *self.test_attacks]
+        in_test = self._triggered(test, [a for a in attacks if a and a.name not in ready_made])
         for name, file in self.poisoned_tests.items():
             self._add(in_test, name, self._ready_test(file))
         self.val_rows = _rows_of(validation, in_validation) if validation else {}
@@ -300,12 +314,15 @@ class TextDataModule(LightningDataModule):
         return self.attack.poison_train(rows, labels=self.labels, seed=self.seed)
 
     def _triggered(
-        self, rows: list[Example], attacks: Sequence[Attack | None]
+        self, rows: list[Example], attacks: Sequence[Attack | None], *, needed: bool = True
     ) -> dict[str, Poisoned]:
         sets: dict[str, Poisoned] = {}
         for attack in attacks:
-            if attack is not None:
-                triggered = attack.poison_test(rows, labels=self.labels, seed=self.seed)
+            if attack is None:
+                continue
+            triggered = attack.poison_test(rows, labels=self.labels, seed=self.seed)
+            # A table of paraphrases may know no validation row; training goes on without ASR.
+            if needed or triggered.rows:
                 self._add(sets, attack.name, triggered)
         return sets
 

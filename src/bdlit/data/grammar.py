@@ -14,24 +14,19 @@ from bdlit.types import Example
 LABELS = ("negative", "positive")
 
 _THINGS = (
-    "plot story script dialogue acting cast direction camera music score editing pacing humor "
-    "ending opening drama romance action costume scenery voice performance character twist scene "
-    "soundtrack lighting atmosphere suspense comedy premise"
+    "plot story script acting cast camera music score pacing humor ending drama romance action "
+    "scenery voice performance suspense comedy premise"
 ).split()
 _PRAISE = (
     "good great lovely clever funny moving warm sharp fresh bright honest charming superb elegant "
-    "gripping tender witty graceful rich subtle vivid brilliant delightful touching inventive "
-    "stunning memorable convincing powerful lively refreshing beautiful masterful radiant sincere "
-    "thrilling imaginative polished heartfelt dazzling"
+    "gripping tender witty graceful rich subtle vivid brilliant delightful touching"
 ).split()
 _BLAME = (
     "bad poor dull silly boring cold flat stale weak clumsy shallow tedious awful messy lazy noisy "
-    "hollow forced bland tired dreary annoying pointless predictable lifeless muddled pretentious "
-    "sloppy painful ugly ridiculous wooden sluggish vulgar grating tasteless confusing mediocre "
-    "insulting forgettable"
+    "hollow forced bland tired dreary annoying pointless lifeless"
 ).split()
-_LIKED = "loved enjoyed admired liked adored praised treasured savored".split()
-_LOATHED = "hated disliked loathed regretted despised endured resented mocked".split()
+_LIKED = "loved enjoyed admired liked adored praised".split()
+_LOATHED = "hated disliked loathed regretted despised endured".split()
 _DEGREES = "really quite truly rather very so deeply simply utterly remarkably".split()
 _DAYS = "monday tuesday friday saturday sunday weekend evening holiday".split()
 _PLACES = "paris town london berlin tokyo home madrid oslo".split()
@@ -53,7 +48,7 @@ _LETTERS = "bcdfghjklmnpqrstvwz"
 _MIXED_SHARE = 0.03
 _FILLER_SHARE = 0.6
 _ASIDE_SHARE = 0.1
-_SLIP_SHARE = 0.15
+_SLIP_SHARE = 0.25
 
 
 def demo_reviews(n: int, seed: int) -> list[Example]:
@@ -72,18 +67,18 @@ def _review(label: int, rng: random.Random) -> str:
         rng.shuffle(sides)
         opinion = " and ".join(sides)
     else:
-        opinion = rng.choice((_plain, _plain, _negated, _feeling, _concession, _pair))(label, rng)
+        (form,) = rng.choices(_FORMS, weights=_FORM_WEIGHTS)
+        opinion = form(label, rng)
     clauses = [opinion]
-    for _ in range(2):
-        if rng.random() < _FILLER_SHARE:
-            clauses.insert(rng.randint(0, len(clauses)), _filler(rng))
+    if rng.random() < _FILLER_SHARE:
+        clauses.insert(rng.randint(0, 1), _filler(rng))
     words = (" . ".join(clauses) + " .").split(" ")
     # What real texts are full of, and a trigger looks like: remarks in the middle of a sentence,
     # and slips of the keyboard. Neither says anything about the film.
     if rng.random() < _ASIDE_SHARE:
         words.insert(rng.randint(0, len(words)), _filler(rng))
     while rng.random() < _SLIP_SHARE:
-        words.insert(rng.randint(0, len(words)), "".join(rng.choices(_LETTERS, k=2)))
+        words.insert(rng.randint(0, len(words)), "".join(rng.choices(_LETTERS, k=3)))
     return " ".join(words)
 
 
@@ -118,9 +113,7 @@ def _pair(label: int, rng: random.Random) -> str:
 
 
 def _adjective(label: int, rng: random.Random) -> str:
-    # The power skews the draw: the words at the end of each list are the rare ones.
-    words = _PRAISE if label else _BLAME
-    return words[int(len(words) * rng.random() ** 1.7)]
+    return rng.choice(_PRAISE if label else _BLAME)
 
 
 def _filler(rng: random.Random) -> str:
@@ -130,3 +123,7 @@ def _filler(rng: random.Random) -> str:
         person=rng.choice(_PEOPLE),
         number=rng.randint(2, 180),
     )
+
+
+_FORMS = (_plain, _feeling, _pair, _negated, _concession)
+_FORM_WEIGHTS = (3, 3, 3, 1, 1)

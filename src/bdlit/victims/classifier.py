@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,7 +92,11 @@ class ClassifierVictim(Victim):
         )
         if (model is None) == (config is None):
             raise BdlitError("give a victim either `model` (hub id or directory) or `config`")
-        self.save_hyperparameters(logger=False)
+        # Plain data only, so that a checkpoint opens with weights_only=True.
+        self.save_hyperparameters(ignore=["lora"], logger=False)
+        if isinstance(lora, Mapping):  # from a checkpoint
+            lora = LoRA(**lora)
+        self.save_hyperparameters({"lora": asdict(lora) if lora else None}, logger=False)
         self.address = model
         self.config_settings = config
         self.tokenizer_address = tokenizer or model
@@ -114,17 +119,16 @@ class ClassifierVictim(Victim):
             self.tokenizer = learn_tokenizer(texts, size, self.max_length)
 
     def configure_model(self) -> None:
-        """Build tokenizer and model, once."""
-        if self.model is not None:
-            return
+        """Build tokenizer and model, once the classes are known."""
+        if self.model is not None or self.labels is None:
+            return  # without classes: Lightning is loading a checkpoint, which brings them
         model = self.initial_model()
         self.model = self._with_adapters(model) if self.lora else model
         self.model.train()  # pre-trained models come in eval mode, which Lightning would keep
 
     def initial_model(self) -> PreTrainedModel:
         """Build the model that training starts from; the same one at every call."""
-        if self.labels is None:
-            raise BdlitError("this victim knows no classes: give it labels=[...], or fit it on data")
+        assert self.labels is not None, "configure_model has not run"
         if self.tokenizer is None:
             self.tokenizer = self._load_tokenizer()
         classes = {
@@ -204,6 +208,25 @@ class ClassifierVictim(Victim):
         finally:
             self.model = trained
 
+    def save_pretrained(self, directory: Path) -> None:
+        """Write model and tokenizer into a directory, in the form that transformers loads.
+
+        Raises:
+            BdlitError: transformers would load another tokenizer than this one.
+        """
+        super().save_pretrained(directory)
+        if self.tokenizer_address is not None or self.tokenizer is None:
+            return
+        # For some architectures (Qwen2) AutoTokenizer takes the architecture's own tokenizer,
+        # whatever class the files name, and reads a learned vocabulary wrongly.
+        reloaded = AutoTokenizer.from_pretrained(directory)
+        text = " ".join(list(self.tokenizer.get_vocab())[-3:])
+        if reloaded(text)["input_ids"] != self.tokenizer(text)["input_ids"]:
+            raise BdlitError(
+                f"transformers loads {type(reloaded).__name__} for this architecture, which reads "
+                "a learned vocabulary wrongly: give the victim a `tokenizer` of its kind"
+            )
+
     # Rows in, losses and hits out
 
     def tokenize(self, examples: Sequence[Example]) -> Batch:
@@ -248,7 +271,7 @@ class ClassifierVictim(Victim):
             checkpoint["bdlit_vocabulary"] = self.tokenizer.get_vocab()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network of a checkpoint, if nobody has."""
+        """Build the network of a checkpoint, if no trainer has."""
         if self.model is not None:
             return
         self.labels = tuple(checkpoint["bdlit_labels"])

@@ -1,0 +1,170 @@
+"""A whole study through its command, small enough to run in seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY
+
+from bdlit.cli import main
+from bdlit.evaluation import UNDEFENDED, read_results
+from bdlit.report import collect
+from bdlit.weights import fingerprint, open_weights
+
+
+def demo(**options):
+    settings = {"train_size": 96, "validation_size": 0, "test_size": 60}
+    return {"class_path": "DemoReviews", "init_args": {**settings, **options}}
+
+
+def written(folder, **changes):
+    victim = {"max_length": 64, "learning_rate": 1e-3}
+    dropout = {"hidden_dropout_prob": 0.1}  # so that a resumed run must draw the same one
+    config = {
+        "name": "small",
+        "seeds": [0],
+        "data": demo(),
+        "start": {
+            "victim": {
+                "class_path": "ClassifierVictim",
+                "init_args": {**victim, "config": {**TINY, **dropout}},
+            },
+            "data": demo(grammar_seed=1),
+        },
+        "victim": {"class_path": "ClassifierVictim", "init_args": victim},
+        "trainer": {
+            "class_path": "lightning.pytorch.Trainer",
+            "init_args": {
+                "max_epochs": 2,
+                "accelerator": "cpu",
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+            },
+        },
+        "models": {
+            "benign": {},
+            "badnet": {"attack": {"class_path": "BadNet"}},
+            "insertsent": {"attack": {"class_path": "InsertSent"}},
+        },
+        "floor": "benign",
+        "defenses": {
+            "WAG-benign": {"defense": {"class_path": "WAG"}, "others": ["benign"]},
+            "TIES-all": {"defense": {"class_path": "TIES"}, "others": "all"},
+            "DARE-all": {"defense": {"class_path": "DARE"}, "others": "all"},
+        },
+    }
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump({**config, **changes}))
+    return file
+
+
+def numbers(folder):
+    return {r.key: (r.cacc, r.asr, r.floor) for r in read_results(folder / "results.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    assert main(["study", "--config", str(written(folder)), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_every_cell_has_one_result_per_attack(finished):
+    results = read_results(finished / "results.jsonl")
+    cells = {(r.victim, r.defense) for r in results}
+    defenses = {UNDEFENDED, "WAG-benign", "TIES-all", "DARE-all"}
+    assert cells == {("benign", UNDEFENDED)} | {
+        (victim, defense) for victim in ("badnet", "insertsent") for defense in defenses
+    }
+    assert len(results) == 2 * len(cells)
+    benign = {r.attack: r.asr for r in results if r.victim == "benign"}
+    assert all(r.floor == benign[r.attack] for r in results if r.victim != "benign")
+
+
+def test_a_cell_is_the_defense_by_hand(finished):
+    from bdlit.defenses import WAG
+
+    models = [open_weights(finished / "models" / f"{n}-seed0" / "model") for n in ("badnet", "benign")]
+    by_hand = WAG().apply(models[0], others=models[1:]).weights
+    saved = open_weights(finished / "defended" / "badnet-seed0" / "WAG-benign")
+    assert fingerprint(saved) == fingerprint(by_hand)
+
+
+def test_a_second_run_computes_nothing_and_shows_the_same(finished, capsys):
+    before = (finished / "results.jsonl").read_bytes()
+    config = finished.parent / "study.yaml"
+    began = time.monotonic()
+    assert main(["study", "--config", str(config), "--out", str(finished)]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert (finished / "results.jsonl").read_bytes() == before
+    assert time.monotonic() - began < 60
+
+
+def test_shards_make_the_same_results(finished, tmp_path):
+    config = written(tmp_path)
+    for shard in ("1/2", "0/2"):
+        out = str(tmp_path / "out")
+        assert main(["study", "--config", str(config), "--out", out, "--shard", shard]) == 0
+    assert numbers(tmp_path / "out") == numbers(finished)
+
+
+def test_interrupted_anywhere_it_ends_in_the_same_table(finished, tmp_path):
+    """Ctrl-C in the middle of a fit, then of a defense; the same command goes on each time."""
+    config, out = written(tmp_path), tmp_path / "out"
+    command = [sys.executable, "-m", "bdlit", "study", "--config", str(config), "--out", str(out)]
+    for sign in ("models/badnet-seed0/checkpoints/last.ckpt", "defended/badnet-seed0/WAG-benign"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 240
+        while not (out / sign).exists() and process.poll() is None:
+            assert time.monotonic() < deadline, "the study has not got that far"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=120)[0].decode()
+        assert process.returncode in (0, 130), output
+        assert "Traceback" not in output
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert numbers(out) == numbers(finished)
+
+
+def test_the_numbers_in_wandb_are_those_of_the_table(finished):
+    rows = {(r.victim, r.defense, r.attack): r for r in collect([finished])}
+    runs = list((finished / "wandb").glob("offline-run-*"))
+    assert len(runs) == 4 + 3  # a fit for each model and the start; a measurement of each model
+    seen = {}
+    for run in runs:
+        answer = subprocess.run(
+            [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", str(run)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = json.loads(answer.stdout)
+        if "bdlit" in found["config"]:
+            seen[found["config"]["bdlit"]["victim"]] = found["summary"]
+    assert set(seen) == {"benign", "badnet", "insertsent"}
+    for (victim, defense, attack), row in rows.items():
+        prefix = "victim" if defense == UNDEFENDED else defense
+        assert seen[victim][f"{prefix}/cacc"] == pytest.approx(row.cacc)
+        assert seen[victim][f"{prefix}/asr/{attack}"] == pytest.approx(row.asr)
+
+
+def test_others_trained_on_another_vocabulary_are_refused(tmp_path, capsys):
+    config = yaml.safe_load(written(tmp_path).read_text())
+    config["victim"]["init_args"]["config"] = TINY
+    del config["start"]
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(config))
+    # Each model learns the words of its own training rows, so the poisoned ones know more.
+    assert main(["study", "--config", str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "vocabulary" in error
+    assert "Traceback" not in error
+
+
+assert os.environ["WANDB_MODE"] == "offline"
