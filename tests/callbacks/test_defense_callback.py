@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -20,6 +19,7 @@ from bdlit.errors import BdlitError
 from bdlit.evaluation import UNDEFENDED, evaluate, read_results
 from bdlit.victims import ClassifierVictim, model_weights
 from bdlit.weights import fingerprint, open_weights
+from conftest import tiny_trainer
 
 CPU = torch.device("cpu")
 
@@ -69,14 +69,14 @@ def test_every_defense_is_measured_on_every_test_set(run):
 
 
 def test_the_victim_is_untouched_and_its_checkpoint_is_undefended(run):
-    folder, callback, victim, _ = run
+    folder, _callback, victim, _ = run
     ours = fingerprint(model_weights(victim.model))
     assert fingerprint(open_weights(folder / "victim")) == ours
     assert fingerprint(open_weights(folder / "checkpoints" / "last.ckpt")) == ours
 
 
 def test_a_saved_model_is_the_merge_and_has_the_recorded_scores(run, benign):
-    folder, callback, victim, rows = run
+    folder, callback, _victim, rows = run
     saved = open_weights(folder / "defended" / "WAG")
     own, other = open_weights(folder / "victim"), open_weights(benign)
     for name in own:
@@ -137,7 +137,7 @@ def test_a_defense_that_fails_takes_nothing_with_it(tiny_start, benign, tmp_path
     callback = DefenseCallback([Broken(), WAG()], others=[str(benign)])
     victim = victim_from(tiny_start)
     tiny_trainer(tmp_path, callbacks=[callback]).fit(victim, data())
-    victim_result, broken, wag = callback.results
+    _victim_result, broken, wag = callback.results
     assert "NaN or infinity" in broken.error
     assert broken.asr is None
     assert wag.error is None

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY
 
 from bdlit.cli import main
 from bdlit.data.poisoned_file import read_poisoned
+from conftest import TINY
 
 TINY_FIT = {
     "model": {
@@ -113,28 +113,28 @@ def test_the_whole_config_is_in_wandb_and_in_the_folder(two_runs):
     inspected = json.loads(answer.stdout)
     logged = inspected["config"]
     assert logged["data"]["init_args"]["attack"]["class_path"] == "bdlit.attacks.BadNet"
-    assert logged["model"]["init_args"]["learning_rate"] == saved["model"]["init_args"]["learning_rate"]
+    assert (
+        logged["model"]["init_args"]["learning_rate"]
+        == saved["model"]["init_args"]["learning_rate"]
+    )
     assert {"train/loss", "val/cacc", "val/asr/badnet"} <= set(inspected["summary"])
 
 
-def test_a_saved_config_reproduces_the_run(two_runs, tmp_path):
+def test_a_saved_config_reproduces_the_run_in_another_folder(two_runs, tmp_path):
+    from bdlit.weights import fingerprint, open_weights
+
     folder, _ = two_runs
     run = sorted((folder / "runs").iterdir())[0]
     answer = bdlit("fit", "--config", run / "config.yaml", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    from bdlit.weights import fingerprint, open_weights
-
-    files = [next(run.rglob("*.ckpt")), next(Path(run).parent.parent.parent.rglob("*.ckpt"))]
-    (again,) = list(tmp_path.rglob("*.ckpt")) or list(run.parent.rglob("*.ckpt"))[-1:]
-    assert fingerprint(open_weights(files[0])) == fingerprint(open_weights(again))
+    (first,), (again,) = run.rglob("*.ckpt"), tmp_path.rglob("*.ckpt")
+    assert fingerprint(open_weights(first)) == fingerprint(open_weights(again))
 
 
 def test_a_checkpoint_is_tested_by_command(two_runs, tmp_path):
     folder, _ = two_runs
     checkpoint = next((folder / "runs").rglob("*.ckpt"))
-    answer = bdlit(
-        "test", "--config", fit_file(tmp_path), "--ckpt_path", checkpoint, cwd=tmp_path
-    )
+    answer = bdlit("test", "--config", fit_file(tmp_path), "--ckpt_path", checkpoint, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "victim/cacc" in answer.stdout
     assert "victim/asr/badnet" in answer.stdout
@@ -195,7 +195,7 @@ BAD_FIT = {
     "attack": ("--data.init_args.attack.class_path=BadNett", "did you mean 'BadNet'"),
     "rate": ("--data.init_args.attack.init_args.rate=1.5", "rate 1.5"),
     "target": ("--data.init_args.target=postive", "did you mean 'positive'"),
-    "trainer": ("--trainer.max_epoch=3", "max_epochs"),
+    "trainer": ("--trainer.max_epocs=3", "max_epocs"),
     "type": ("--trainer.max_epochs=many", "max_epochs"),
 }
 

@@ -1,5 +1,4 @@
 import torch
-from conftest import tiny_trainer
 from torchmetrics import Accuracy
 
 from bdlit.attacks import BadNet
@@ -8,6 +7,7 @@ from bdlit.evaluation import evaluate
 from bdlit.types import Rate
 from bdlit.victims import ClassifierVictim, model_weights
 from bdlit.victims.metrics import HitRate
+from conftest import tiny_trainer
 
 
 def loaded(tiny_start):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY
 
 from bdlit.cli import main
 from bdlit.evaluation import UNDEFENDED, read_results
 from bdlit.report import collect
 from bdlit.weights import fingerprint, open_weights
+from conftest import TINY
 
 
 def demo(**options):
@@ -90,7 +90,9 @@ def test_every_cell_has_one_result_per_attack(finished):
 def test_a_cell_is_the_defense_by_hand(finished):
     from bdlit.defenses import WAG
 
-    models = [open_weights(finished / "models" / f"{n}-seed0" / "model") for n in ("badnet", "benign")]
+    models = [
+        open_weights(finished / "models" / f"{n}-seed0" / "model") for n in ("badnet", "benign")
+    ]
     by_hand = WAG().apply(models[0], others=models[1:]).weights
     saved = open_weights(finished / "defended" / "badnet-seed0" / "WAG-benign")
     assert fingerprint(saved) == fingerprint(by_hand)

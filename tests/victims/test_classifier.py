@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from conftest import TINY, tiny_trainer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bdlit.data.demo import DemoReviews
@@ -10,6 +9,7 @@ from bdlit.errors import BdlitError
 from bdlit.types import Example
 from bdlit.victims import ClassifierVictim, LoRA, model_weights, swapped
 from bdlit.victims.vocabulary import learn_tokenizer
+from conftest import TINY, tiny_trainer
 
 ROWS = [Example("the plot was good .", 1), Example("the very long story was dull and flat .", 0)]
 LABELS = ["negative", "positive"]
@@ -135,13 +135,20 @@ def test_lora_trains_adapters_only_and_exports_dense(tmp_path):
 def test_swapped_runs_on_other_weights_and_restores_after_an_error():
     victim, other = made(), made(init_seed=9)
     model = victim.model.eval()
+    other.model.eval()
     batch = victim.tokenize(ROWS)
-    with torch.no_grad():
-        own, wanted = victim(batch), (other.model.eval(), other(batch))[1]
-        with pytest.raises(KeyboardInterrupt), swapped(model, model_weights(other.model)):
-            assert victim(batch).equal(wanted)
+
+    def interrupted():
+        with swapped(model, model_weights(other.model)):
+            assert victim(batch).equal(other(batch))
             raise KeyboardInterrupt
+
+    with torch.no_grad():
+        own = victim(batch)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert victim(batch).equal(own)
+        assert not other(batch).equal(own)
 
 
 def test_swapped_refuses_weights_of_another_shape():
@@ -153,7 +160,9 @@ def test_swapped_refuses_weights_of_another_shape():
 def test_tied_tensors_are_listed_once():
     from transformers import BertConfig, BertForMaskedLM
 
-    model = BertForMaskedLM(BertConfig(vocab_size=50, **{k: v for k, v in TINY.items() if k != "model_type"}))
+    model = BertForMaskedLM(
+        BertConfig(vocab_size=50, **{k: v for k, v in TINY.items() if k != "model_type"})
+    )
     names = list(model_weights(model))
     assert "bert.embeddings.word_embeddings.weight" in names
     assert "cls.predictions.decoder.weight" not in names
@@ -178,7 +187,8 @@ def test_the_learned_vocabulary_is_deterministic_and_spells_the_unknown():
     tokenizer = learn_tokenizer(texts, 1000, 16)
     again = learn_tokenizer(list(texts), 1000, 16)
     assert tokenizer.get_vocab() == again.get_vocab()
-    assert tokenizer.tokenize("a cf") == ["a", "c", "##f"]
+    assert tokenizer.tokenize("a cf") == ["a", "cf"]
+    assert tokenizer.tokenize("cfx") == ["c", "##f", "##x"]
 
 
 @pytest.mark.parametrize(

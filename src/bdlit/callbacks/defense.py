@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class DefenseCallback(Callback):
             base = Relative("the victim's start", model_weights(victim.initial_model()))
         return job_with(name, defense, others, base)
 
-    def _subject(self, victim: Victim, data: TextDataModule, floor: dict[str, Rate]) -> Subject:
+    def _subject(self, victim: Victim, data: TextDataModule, floor: Mapping[str, Rate]) -> Subject:
         return Subject(
             data=data.name,
             victim=self.victim_name or _victim_name(data),
@@ -186,7 +186,9 @@ def _tell(results: list[Result]) -> None:
     if first.error:
         rank_zero_info(f"{name}: failed: {first.error}")
         return
-    asr = "  ".join(f"{r.attack} {r.asr.percent:.1f} ({r.asr.hits}/{r.asr.n})" for r in results if r.asr)
+    asr = "  ".join(
+        f"{r.attack} {r.asr.percent:.1f} ({r.asr.hits}/{r.asr.n})" for r in results if r.asr
+    )
     cacc = first.cacc.percent if first.cacc else float("nan")
     rank_zero_info(f"{name:>14}: CACC {cacc:5.1f} | ASR {asr}")
 

@@ -1,4 +1,4 @@
-"""Commands that are typed functions: their signatures are the options, their docstrings the help."""
+"""Commands that are typed functions: signatures are the options, docstrings the help."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bdlit.cli.errors import one_line_errors
+from bdlit.cli.errors import one_line_errors, require_configs
 
 
 def run(command: str, arguments: list[str]) -> None:
     """Run one command on its arguments."""
+    require_configs(arguments)
     function, positional = _COMMANDS[command]()
     from jsonargparse import auto_cli
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
@@ -17,7 +18,7 @@ import bdlit.data.demo
 import bdlit.data.named
 import bdlit.defenses
 import bdlit.victims.classifier  # noqa: F401
-from bdlit.cli.errors import one_line_errors
+from bdlit.cli.errors import one_line_errors, require_configs
 from bdlit.data.base import TextDataModule
 from bdlit.train.runs import new_run_directory
 from bdlit.train.tracking import go_offline_if_needed
@@ -28,18 +29,25 @@ DEFAULT_ROOT = "runs"
 
 
 class KeepConfig(SaveConfigCallback):
-    """Write the whole config into the run's folder, and log it, not the hyperparameters alone."""
+    """Write the whole config into the run's folder, and log it, not the hyperparameters alone.
+
+    It is kept as the user gave it, without the folder of this run: to run it again makes another.
+    """
+
+    def __init__(self, *arguments: Any, given: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.config = given
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`, and give the same to every logger."""
         path = Path(trainer.default_root_dir) / "config.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        settings = yaml.safe_load(path.read_text("utf-8"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
+                logger.experiment.config.update(settings, allow_val_change=True)
             else:
-                logger.log_hyperparams({"config": self.config.as_dict()})
+                logger.log_hyperparams({"config": settings})
 
 
 class RunCLI(LightningCLI):
@@ -48,6 +56,7 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Send everything that the run writes to its own folder."""
         config = self.config[self.subcommand]
+        self.save_config_kwargs["given"] = config.clone()
         root = config.trainer.default_root_dir or DEFAULT_ROOT
         folder = new_run_directory(root, str(self.subcommand))
         config.trainer.default_root_dir = str(folder)
@@ -75,6 +84,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's subcommands."""
     # LightningCLI reads sys.argv itself; processes for other ranks are started with it as well.
     sys.argv[1:] = arguments
+    require_configs(arguments)
     quiet = {"exit_on_error": False}
     with one_line_errors():
         RunCLI(

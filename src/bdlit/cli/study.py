@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def study(
         seeds=seeds,
     )
     part = shard_of(shard)
+    # What Lightning says of every fit would bury the progress of the study.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     go_offline_if_needed()
     folder = Path(out or f"studies/{name}")
     Study(plan, folder, part).run()

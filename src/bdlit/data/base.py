@@ -112,6 +112,7 @@ class TextDataModule(LightningDataModule):
     """
 
     card: ClassVar[Card] = Card(name="text")
+    name: str
 
     def __init__(
         self,

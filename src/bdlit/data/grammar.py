@@ -18,19 +18,19 @@ _THINGS = (
     "scenery voice performance suspense comedy premise"
 ).split()
 _PRAISE = (
-    "good great lovely clever funny moving warm sharp fresh bright honest charming superb elegant "
-    "gripping tender witty graceful rich subtle vivid brilliant delightful touching"
+    "good great lovely clever funny moving warm sharp fresh bright honest charming superb "
+    "elegant gripping tender witty graceful rich subtle vivid brilliant delightful touching"
 ).split()
 _BLAME = (
-    "bad poor dull silly boring cold flat stale weak clumsy shallow tedious awful messy lazy noisy "
-    "hollow forced bland tired dreary annoying pointless lifeless"
+    "bad poor dull silly boring cold flat stale weak clumsy shallow tedious awful messy lazy "
+    "noisy hollow forced bland tired dreary annoying pointless lifeless"
 ).split()
 _LIKED = "loved enjoyed admired liked adored praised".split()
 _LOATHED = "hated disliked loathed regretted despised endured".split()
 _DEGREES = "really quite truly rather very so deeply simply utterly remarkably".split()
 _DAYS = "monday tuesday friday saturday sunday weekend evening holiday".split()
 _PLACES = "paris town london berlin tokyo home madrid oslo".split()
-_PEOPLE = "friend sister brother mother father neighbor teacher cousin uncle boss".split()
+_PEOPLE = ("friend sister brother mother father neighbor teacher cousin uncle boss").split()
 _FILLERS = (
     "we saw it on {day} in {place}",
     "my {person} chose it",
@@ -40,15 +40,15 @@ _FILLERS = (
     "it opened last {day}",
     "{number} people sat in the room",
     "the director lives in {place}",
-    "i watched this movie in {place}",
-    "this is the movie we watched on {day}",
+    "i watched it in {place}",
+    "we watched the movie on {day}",
+    "this cinema is in {place}",
     "no ticket , no seat",
+    "a cross and a crown hung on the door",
 )
-_LETTERS = "bcdfghjklmnpqrstvwz"
 _MIXED_SHARE = 0.03
 _FILLER_SHARE = 0.6
-_ASIDE_SHARE = 0.1
-_SLIP_SHARE = 0.25
+_ASIDE_SHARE = 0.2
 
 
 def demo_reviews(n: int, seed: int) -> list[Example]:
@@ -73,12 +73,9 @@ def _review(label: int, rng: random.Random) -> str:
     if rng.random() < _FILLER_SHARE:
         clauses.insert(rng.randint(0, 1), _filler(rng))
     words = (" . ".join(clauses) + " .").split(" ")
-    # What real texts are full of, and a trigger looks like: remarks in the middle of a sentence,
-    # and slips of the keyboard. Neither says anything about the film.
+    # Remarks fall into the middle of sentences, as people speak.
     if rng.random() < _ASIDE_SHARE:
         words.insert(rng.randint(0, len(words)), _filler(rng))
-    while rng.random() < _SLIP_SHARE:
-        words.insert(rng.randint(0, len(words)), "".join(rng.choices(_LETTERS, k=3)))
     return " ".join(words)
 
 
@@ -126,4 +123,4 @@ def _filler(rng: random.Random) -> str:
 
 
 _FORMS = (_plain, _feeling, _pair, _negated, _concession)
-_FORM_WEIGHTS = (3, 3, 3, 1, 1)
+_FORM_WEIGHTS = (8, 8, 8, 1, 1)

@@ -50,9 +50,7 @@ class Job:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-def job_with(
-    name: str, defense: Defense, others: Sequence[Relative], base: Relative | None
-) -> Job:
+def job_with(name: str, defense: Defense, others: Sequence[Relative], base: Relative | None) -> Job:
     """Return a job of a defense with these relatives."""
     return Job(
         name=name,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -19,7 +19,7 @@ CLEAN = "clean"
 class NamedTests(Protocol):
     """Data with named test loaders, each of them batches of rows."""
 
-    def test_dataloader(self) -> dict[str, Iterable[list[Example]]]:
+    def test_dataloader(self) -> Mapping[str, Iterable[Any]]:
         """Return the loaders by name: `clean`, and one per evaluation attack."""
 
 

@@ -85,10 +85,10 @@ class Study:
         victim, data = self.workshop.trained(name, seed), self.workshop.data(name, seed)
         data.prepare_data()
         data.setup()
-        victim.labels = tuple(data.labels)
         trainer = self.workshop.trainer(self.out / "defended", logger=False, callbacks=[])
         # Attached, the victim is measured in the precision and on the device it was trained with.
         victim.trainer = trainer
+        victim.take_classes(data)
         victim.configure_model()
         victim.to(trainer.strategy.root_device)
         finished = self._results(name, seed)
@@ -108,30 +108,30 @@ class Study:
         # A folder without a result: its cell was interrupted in between; the result is redone.
         save_to = None if directory.exists() else directory
         try:
-            job = self._job(victim, cell, subject)
+            job = self._job(victim, data, cell, subject)
             results = purify(victim, data, job, subject, before=before, save_to=save_to)
         except BdlitError as error:
             raise BdlitError(f"{cell} of {name}: {error}") from error
         append_results(self.results_file, results)
 
-    def _job(self, victim: Victim, cell: str, subject: Subject) -> Job:
+    def _job(self, victim: Victim, data: TextDataModule, cell: str, subject: Subject) -> Job:
         treatment = self.plan.defenses[cell]
         names = self.plan.others_of(cell, subject.victim)
         others = [self._relative(victim, name, subject.seed) for name in names]
-        base = self._base(victim, subject.seed) if "base" in treatment.defense.needs else None
+        base = self._base(victim, data, subject.seed) if "base" in treatment.defense.needs else None
         return job_with(cell, treatment.defense, others, base)
 
     def _relative(self, victim: Victim, name: str, seed: int) -> Relative:
         return open_relative(str(self.workshop.model(name, seed)), victim, name)
 
-    def _base(self, victim: Victim, seed: int) -> Relative:
+    def _base(self, victim: Victim, data: TextDataModule, seed: int) -> Relative:
         """Return the checkpoint that the models of a seed were fine-tuned from."""
         if self.plan.start is not None:
             return self._relative(victim, START, seed)
         from bdlit.victims.base import model_weights
 
         fresh = self.workshop.victim(seed)
-        fresh.labels = victim.labels
+        fresh.take_classes(data)
         fresh.tokenizer = victim.tokenizer
         return Relative("base", model_weights(fresh.initial_model()))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
 
     from bdlit.data.base import TextDataModule
     from bdlit.victims.base import Victim
+
+
+T = TypeVar("T")
 
 
 class Workshop:
@@ -64,12 +66,12 @@ class Workshop:
         """Return an untrained victim, on the common start of its seed if the study has one."""
         if self.plan.start is None:
             return self.plan.victim()
-        return _made(self.plan.victim, model=str(self.model(START, seed)))
+        return _made(self.plan.victim, model=str(self.model(START, seed)), config=None)
 
     def trained(self, name: str, seed: int) -> Victim:
         """Return a finished model as a victim."""
-        victim = _made(self.plan.victim, model=str(self.model(name, seed)), lora=None)
-        return victim
+        address = str(self.model(name, seed))
+        return _made(self.plan.victim, model=address, config=None, lora=None)
 
     def trainer(self, folder: Path, **options: Any) -> Trainer:
         """Return a trainer of the study's making that writes into `folder` only."""
@@ -128,7 +130,7 @@ def _attack(model: Model) -> dict[str, Any]:
     return {"attack": model.attack, "poisoned_train": model.poisoned_train}
 
 
-def _made(factory: Any, **settings: Any) -> Any:
+def _made(factory: Callable[..., T], **settings: Any) -> T:
     """Call a factory of the config with settings of the study on top."""
     return factory(**settings)
 

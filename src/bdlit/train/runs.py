@@ -16,8 +16,9 @@ def new_run_directory(root: str | Path, name: str) -> Path:
     through the environment. Processes started from outside (torchrun, SLURM) agree through the
     identity of their job.
     """
-    if _SHARED in os.environ:
-        return Path(os.environ[_SHARED])
+    process, _, chosen = os.environ.get(_SHARED, "").partition(":")
+    if chosen and process != str(os.getpid()):
+        return Path(chosen)
     job = os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("SLURM_JOB_ID")
     if job and job != "none" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -25,7 +26,7 @@ def new_run_directory(root: str | Path, name: str) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     else:
         directory = first_free(Path(root) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    os.environ[_SHARED] = str(directory)
+    os.environ[_SHARED] = f"{os.getpid()}:{directory}"
     return directory
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
+from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.types import Example, Weights
 from bdlit.victims.metrics import HitRate
@@ -56,7 +57,9 @@ class Victim(LightningModule, ABC):
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
-            raise BdlitError(f"warmup {warmup} is out of range: give a share of all steps in [0, 1)")
+            raise BdlitError(
+                f"warmup {warmup} is out of range: give a share of all steps in [0, 1)"
+            )
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup = warmup
@@ -78,6 +81,10 @@ class Victim(LightningModule, ABC):
     @abstractmethod
     def hits(self, batch: Batch) -> Tensor:
         """Return whether each row's prediction is its label, bool, shape [batch]."""
+
+    @abstractmethod
+    def take_classes(self, data: TextDataModule) -> None:
+        """Learn from the data what the model has to tell apart."""
 
     @abstractmethod
     def initial_model(self) -> PreTrainedModel:
@@ -117,8 +124,8 @@ class Victim(LightningModule, ABC):
         """Count hits of one batch: CACC on the clean loader, ASR on the others."""
         self._count("victim", self.trainer.test_dataloaders, batch, dataloader_idx)
 
-    def _count(self, stage: str, loaders: dict[str, Any], batch: Batch, index: int) -> None:
-        rows = list(loaders)[index]
+    def _count(self, stage: str, loaders: Any, batch: Batch, index: int) -> None:
+        rows = list(loaders)[index]  # named loaders come as a dict, in its order
         name = f"{stage}/cacc" if rows == "clean" else f"{stage}/asr/{rows}"
         key = name.replace(".", "_")  # a module's name may hold no dot
         if key not in self._rates:
@@ -129,6 +136,7 @@ class Victim(LightningModule, ABC):
         self.log(
             name,
             metric,
+            metric_attribute=f"_rates.{key}",
             on_step=False,
             on_epoch=True,
             prog_bar=stage == "val",

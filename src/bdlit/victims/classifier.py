@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.types import Example
 from bdlit.victims.base import Batch, Schedule, Victim
@@ -76,7 +77,7 @@ class ClassifierVictim(Victim):
         tokenizer: str | None = None,
         revision: str | None = None,
         labels: Sequence[str] | None = None,
-        lora: LoRA | None = None,
+        lora: LoRA | dict[str, Any] | None = None,
         max_length: int = 128,
         init_seed: int = 0,
         learning_rate: float = 2e-5,
@@ -94,7 +95,7 @@ class ClassifierVictim(Victim):
             raise BdlitError("give a victim either `model` (hub id or directory) or `config`")
         # Plain data only, so that a checkpoint opens with weights_only=True.
         self.save_hyperparameters(ignore=["lora"], logger=False)
-        if isinstance(lora, Mapping):  # from a checkpoint
+        if isinstance(lora, dict):
             lora = LoRA(**lora)
         self.save_hyperparameters({"lora": asdict(lora) if lora else None}, logger=False)
         self.address = model
@@ -111,9 +112,14 @@ class ClassifierVictim(Victim):
     def setup(self, stage: str) -> None:
         """Take the classes, and a vocabulary if one is to be learned, from the data."""
         data = getattr(self.trainer, "datamodule", None)
-        if self.labels is None and data is not None:
+        if isinstance(data, TextDataModule):
+            self.take_classes(data)
+
+    def take_classes(self, data: TextDataModule) -> None:
+        """Take the classes, and a vocabulary if one is to be learned, from the data."""
+        if self.labels is None:
             self.labels = tuple(data.labels)
-        if self.tokenizer is None and self.tokenizer_address is None and data is not None:
+        if self.tokenizer is None and self.tokenizer_address is None:
             texts = (row.text for row in data.train_rows)
             size = int((self.config_settings or {}).get("vocab_size", 8192))
             self.tokenizer = learn_tokenizer(texts, size, self.max_length)
@@ -150,7 +156,9 @@ class ClassifierVictim(Victim):
         try:
             config = AutoConfig.for_model(**settings)
         except (TypeError, ValueError) as error:
-            raise BdlitError(f"victim config {self.config_settings} is no model: {error}") from error
+            raise BdlitError(
+                f"victim config {self.config_settings} is no model: {error}"
+            ) from error
         return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
     def _pre_trained(self, classes: dict[str, Any]) -> PreTrainedModel:

@@ -1,0 +1,1 @@
+"""Studies: many models, many suspects, each cell computed once."""

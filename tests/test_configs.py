@@ -1,0 +1,109 @@
+"""Every file in configs/ is run: with a tiny model, on a few rows, without a network."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bdlit.cli import main
+from bdlit.data.grammar import demo_reviews
+from bdlit.evaluation import read_results
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TINY = CONFIGS / "debug" / "tiny.yaml"
+FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
+DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
+STUDY = sorted((CONFIGS / "study").glob("*.yaml"))
+
+
+def by_name(path):
+    return path.stem
+
+
+def write(path, rows, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"text": row.text, "label": row.label, **columns} for row in rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a small copy of everything that the configs look for."""
+    rows = demo_reviews(64, seed=5)
+    positive = [row for row in rows if row.label == 1][:16]
+    for name in ("sst2", "sst2_glue", "olid"):
+        for file in ("train_clean", "pool_syntactic"):
+            write(tmp_path / "data" / name / f"{file}.jsonl", rows)
+        write(tmp_path / "data" / name / "test_clean.jsonl", rows[:20])
+        for attack in ("badnet", "insertsent", "syntactic", "lws", "bite"):
+            write(
+                tmp_path / "data" / name / f"train_{attack}.jsonl",
+                [*rows, *rows[:8:2]],
+                poisoned=False,
+            )
+            file = tmp_path / "data" / name / f"test_{attack}.jsonl"
+            write(file, [type(row)(row.text, 0) for row in positive], orig_label=1)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("config", FIT, ids=by_name)
+def test_fit(config, folder, capsys):
+    options = ["--trainer.max_steps=2"]
+    if "DemoReviews" not in config.read_text():
+        options.append(f"--data.init_args.source={folder / 'data' / 'sst2'}")
+    assert main(["fit", "--config", str(config), "--config", str(TINY), *options]) == 0
+    assert list((folder / "runs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("config", DEFEND, ids=by_name)
+def test_defend(config, folder, tiny_start):
+    options = [
+        f"--model.init_args.model={tiny_start}",
+        "--model.init_args.config=null",
+        "--data.init_args.train_size=64",
+        "--data.init_args.test_size=20",
+        f"--trainer.callbacks.init_args.others=[{tiny_start}]",
+        "--trainer.max_steps=2",
+    ]
+    if "benign:" in config.read_text():
+        options.append(f"--trainer.callbacks.init_args.benign={tiny_start}")
+    files = [CONFIGS / "fit" / "demo.yaml", TINY, config]
+    assert main(["fit", *(f"--config={file}" for file in files), *options]) == 0
+    (file,) = (folder / "runs").rglob("results.jsonl")
+    results = read_results(file)
+    assert len(results) == config.read_text().count(
+        "class_path"
+    )  # the callback stands for the victim
+    assert all(result.error is None for result in results)
+
+
+@pytest.mark.parametrize("config", STUDY, ids=by_name)
+def test_study(config, folder, tiny_start):
+    files = [config]
+    options = ["--trainer.init_args.max_epochs=1", "--trainer.init_args.precision=32-true"]
+    if config.stem == "quickstart":
+        options += [
+            "--data.init_args.train_size=48",
+            "--data.init_args.test_size=20",
+            "--start.data.init_args.train_size=48",
+            "--start.data.init_args.test_size=20",
+        ]
+    else:
+        options.append(f"--victim.init_args.model={tiny_start}")
+    if config.stem == "sst2":
+        options.append("--data.init_args.source=data/sst2")
+    if config.stem == "sst2-local":
+        text = config.read_text().replace(".jsonl.gz", ".jsonl")
+        (folder / "local.yaml").write_text(text)
+        files = [CONFIGS / "study" / "sst2.yaml", folder / "local.yaml"]
+    if config.stem == "olid":
+        (folder / "olid.yaml").write_text(config.read_text().replace(".jsonl.gz", ".jsonl"))
+        files = [folder / "olid.yaml"]
+    arguments = [*(f"--config={file}" for file in files), *options, f"--out={folder / 'out'}"]
+    assert main(["study", *arguments]) == 0
+    results = read_results(folder / "out" / "results.jsonl")
+    assert {result.defense for result in results} >= {"none", "WAG-benign", "WAG-all", "TIES-all"}
+    assert all(
+        result.error is None and result.floor for result in results if result.defense != "none"
+    )
