@@ -1,6 +1,10 @@
 """What all tests share: a quiet environment, and tiny models that are made once."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -41,6 +45,18 @@ def tiny_trainer(folder, **options):
         "default_root_dir": str(folder),
     }
     return Trainer(**{**settings, **options})
+
+
+def inspected(run):
+    """What W&B's own reader says of an offline run: its config and its summary."""
+    wandb = Path(sys.executable).parent / "wandb"
+    answer = subprocess.run(
+        [wandb, "leet", "inspect", "--summary", "--json", run],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(answer.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,7 @@ def test_study(config, folder, tiny_start):
         options += [
             "--data.init_args.train_size=48",
             "--data.init_args.test_size=20",
+            "--models.proxy.data.init_args.train_size=48",
             "--start.data.init_args.train_size=48",
             "--start.data.init_args.test_size=20",
         ]

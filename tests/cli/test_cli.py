@@ -1,15 +1,13 @@
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from bdlit.cli import main
 from bdlit.data.poisoned_file import read_poisoned
-from conftest import TINY
+from conftest import TINY, inspected
 
 TINY_FIT = {
     "model": {
@@ -98,26 +96,14 @@ def test_the_whole_config_is_in_wandb_and_in_the_folder(two_runs):
     folder, _ = two_runs
     run = sorted((folder / "runs").iterdir())[0]
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    answer = subprocess.run(
-        [
-            Path(sys.executable).parent / "wandb",
-            "leet",
-            "inspect",
-            "--json",
-            next(run.glob("wandb/offline-run-*")),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    inspected = json.loads(answer.stdout)
-    logged = inspected["config"]
+    found = inspected(next(run.glob("wandb/offline-run-*")))
+    logged = found["config"]
     assert logged["data"]["init_args"]["attack"]["class_path"] == "bdlit.attacks.BadNet"
     assert (
         logged["model"]["init_args"]["learning_rate"]
         == saved["model"]["init_args"]["learning_rate"]
     )
-    assert {"train/loss", "val/cacc", "val/asr/badnet"} <= set(inspected["summary"])
+    assert {"train/loss", "val/cacc", "val/asr/badnet"} <= set(found["summary"])
 
 
 def test_a_saved_config_reproduces_the_run_in_another_folder(two_runs, tmp_path):

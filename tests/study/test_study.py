@@ -1,12 +1,10 @@
 """A whole study through its command, small enough to run in seconds."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +13,7 @@ from bdlit.cli import main
 from bdlit.evaluation import UNDEFENDED, read_results
 from bdlit.report import collect
 from bdlit.weights import fingerprint, open_weights
-from conftest import TINY
+from conftest import TINY, inspected
 
 
 def demo(**options):
@@ -140,13 +138,7 @@ def test_the_numbers_in_wandb_are_those_of_the_table(finished):
     assert len(runs) == 4 + 3  # a fit for each model and the start; a measurement of each model
     seen = {}
     for run in runs:
-        answer = subprocess.run(
-            [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", str(run)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found = json.loads(answer.stdout)
+        found = inspected(run)
         if "bdlit" in found["config"]:
             seen[found["config"]["bdlit"]["victim"]] = found["summary"]
     assert set(seen) == {"benign", "badnet", "insertsent"}

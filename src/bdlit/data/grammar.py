@@ -43,7 +43,6 @@ _FILLERS = (
     "i watched it in {place}",
     "we watched the movie on {day}",
     "this cinema is in {place}",
-    "no ticket , no seat",
     "a cross and a crown hung on the door",
 )
 _MIXED_SHARE = 0.03

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bdlit.data.base import NO_ATTACK
 from bdlit.defenses.base import Defended, Defense, run_defense
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
@@ -50,10 +51,11 @@ def record(
     before: Scores | None = None,
     **more: Any,
 ) -> list[Result]:
-    """Return one result per evaluation attack of a measured model."""
+    """Return one result per evaluation attack of a measured model, or one if there is none."""
     from bdlit.evaluation.environment import circumstances
 
     before = before or scores
+    measured: Mapping[str, Rate | None] = scores.asr or {NO_ATTACK: None}
     return [
         Result(
             data=subject.data,
@@ -71,7 +73,7 @@ def record(
             **circumstances(),
             **more,
         )
-        for attack, asr in scores.asr.items()
+        for attack, asr in measured.items()
     ]
 
 
@@ -165,7 +167,8 @@ def provenance(
 
 def settings_of(defense: Defense) -> dict[str, Any]:
     """Return the settings of a defense, ready for JSON."""
-    return asdict(defense) if is_dataclass(defense) else {}
+    settings: dict[str, Any] = asdict(defense) if is_dataclass(defense) else {}
+    return dict(json.loads(json.dumps(settings, default=repr)))
 
 
 def _changed(weights: Weights, suspect: Weights) -> int:

@@ -82,7 +82,7 @@ class Study:
         from lightning.pytorch import seed_everything
 
         seed_everything(seed, verbose=False)
-        victim, data = self.workshop.trained(name, seed), self.workshop.data(name, seed)
+        victim, data = self.workshop.trained(name, seed), self.workshop.tests(name, seed)
         data.prepare_data()
         data.setup()
         trainer = self.workshop.trainer(self.out / "defended", logger=False, callbacks=[])
@@ -139,7 +139,7 @@ class Study:
         return Subject(
             data=data.name,
             victim=name,
-            train_attack=data.train_attack,
+            train_attack=self.workshop.data(name, seed).train_attack,
             seed=seed,
             config={"study": self.plan.name, "poisoning": data.poisoning},
             floor=self._floor(name, seed),

@@ -54,13 +54,23 @@ class Workshop:
         return folder / "model"
 
     def data(self, name: str, seed: int) -> TextDataModule:
-        """Return the data of a model, with the test sets of every attack of the study."""
+        """Return the data that a model is trained on."""
         model = self.plan.models[name]
         if model.data is not None:
             return _made(model.data, seed=seed, **_attack(model))
+        return self.tests(name, seed)
+
+    def tests(self, name: str, seed: int) -> TextDataModule:
+        """Return the study's data, on whose test sets a model is measured.
+
+        Every attack of the study is among them. A model of other data, such as a proxy of another
+        domain, is measured here as well.
+        """
+        model = self.plan.models[name]
         tests = [*_configured(self.plan.data, "test_attacks"), *self.plan.attacks]
         unique = list({attack.name: attack for attack in tests}.values())
-        return _made(self.plan.data, seed=seed, test_attacks=unique, **_attack(model))
+        own = {} if model.data is not None else _attack(model)
+        return _made(self.plan.data, seed=seed, test_attacks=unique, **own)
 
     def victim(self, seed: int) -> Victim:
         """Return an untrained victim, on the common start of its seed if the study has one."""

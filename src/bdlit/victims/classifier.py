@@ -207,7 +207,7 @@ class ClassifierVictim(Victim):
     def dense(self) -> Iterator[PreTrainedModel]:
         """Have a plain Hugging Face model in `model` for a while: adapters merged into a copy."""
         trained = self.network()
-        if self.lora is None:
+        if not hasattr(trained, "merge_and_unload"):  # no adapters, or merged by a caller already
             yield trained
             return
         self.model = copy.deepcopy(trained).merge_and_unload()
@@ -268,7 +268,8 @@ class ClassifierVictim(Victim):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the class probabilities of each row, shape [batch, classes]."""
-        return self(batch).float().softmax(dim=-1)
+        probabilities: Tensor = self(batch).float().softmax(dim=-1)
+        return probabilities
 
     # Checkpoints that can be loaded without the data
 
