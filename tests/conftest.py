@@ -1,6 +1,7 @@
 """What all tests share: a quiet environment, and tiny models that are made once."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from hypothesis import settings
+
+# Handlers that were made under one test's captured stderr outlive it.
+logging.raiseExceptions = False
 
 settings.register_profile("bdlit", deadline=None)  # a busy machine is no failure
 settings.load_profile("bdlit")

@@ -25,6 +25,7 @@ TINY_FIT = {
     },
     "trainer": {
         "max_epochs": 1,
+        "log_every_n_steps": 1,
         "accelerator": "cpu",
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -124,6 +125,23 @@ def test_a_checkpoint_is_tested_by_command(two_runs, tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert "victim/cacc" in answer.stdout
     assert "victim/asr/badnet" in answer.stdout
+
+
+def test_predictions_are_written_row_by_row(two_runs, tmp_path):
+    folder, _ = two_runs
+    checkpoint = next((folder / "runs").rglob("*.ckpt"))
+    options = ["--config", fit_file(tmp_path), "--ckpt_path", checkpoint]
+    answer = bdlit("predict", *options, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    from bdlit.data.demo import DemoReviews
+    from bdlit.rows import read_rows
+
+    (file,) = tmp_path.rglob("predictions.jsonl")
+    found, rows = read_rows(file), DemoReviews(test_size=40).load("test")
+    assert [line["text"] for line in found] == [row.text for row in rows]
+    for line in found:
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert line["predicted"] == max(line["probabilities"], key=line["probabilities"].get)
 
 
 def test_help_names_every_command():

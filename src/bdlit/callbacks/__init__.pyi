@@ -1,1 +1,2 @@
 from .defense import DefenseCallback as DefenseCallback
+from .predictions import PredictionWriter as PredictionWriter

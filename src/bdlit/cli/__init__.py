@@ -13,7 +13,7 @@ _TRAINER = {
     "fit": "train a victim, and run the defenses attached to it",
     "validate": "measure a checkpoint on the validation sets",
     "test": "measure a checkpoint on the test sets: CACC, and ASR per attack",
-    "predict": "run a checkpoint on the test rows",
+    "predict": "write what a checkpoint predicts for the clean test rows",
 }
 _FUNCTIONS = {
     "study": "train many models, defend many suspects, from one file",
@@ -44,12 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bdlit: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("bdlit: interrupted", file=sys.stderr)
-        return 130
+        return _interrupted()
+    except SystemExit as leaving:
+        # Lightning answers Ctrl-C in the middle of a fit by leaving with code 1.
+        if not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        return _interrupted()
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _interrupted() -> int:
+    print("bdlit: interrupted; a study goes on when its command is run again", file=sys.stderr)
+    return 130
 
 
 def _calm_down() -> None:

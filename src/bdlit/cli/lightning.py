@@ -18,6 +18,7 @@ import bdlit.data.demo
 import bdlit.data.named
 import bdlit.defenses
 import bdlit.victims.classifier  # noqa: F401
+from bdlit.callbacks.predictions import PredictionWriter
 from bdlit.cli.errors import one_line_errors, require_configs
 from bdlit.data.base import TextDataModule
 from bdlit.train.runs import new_run_directory
@@ -96,5 +97,6 @@ def run(arguments: list[str]) -> None:
             save_config_callback=KeepConfig,
             save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [PredictionWriter()]},
             parser_kwargs={**quiet, **{name: quiet for name in LightningCLI.subcommands()}},
         )

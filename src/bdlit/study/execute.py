@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bdlit.data.base import TextDataModule
@@ -94,6 +95,8 @@ class Study:
         finished = self._results(name, seed)
         subject = self._subject(data, name, seed)
         before = _scores(finished.get(UNDEFENDED)) or evaluate(victim, data)
+        if name == self.plan.floor:
+            subject = replace(subject, floor=before.asr)
         if UNDEFENDED not in finished:
             append_results(self.results_file, record(subject, before))
         for cell in self._open_cells(name, seed):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
+from bdlit.errors import BdlitError
 from bdlit.study.plan import START, Model, Plan
 
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ class Workshop:
             logger=self.logger(f"{name}-seed{seed}", "fit", [name, data.train_attack]),
             callbacks=[*_configured(make, "callbacks"), keep],
         )
+        if trainer.world_size > 1:
+            raise BdlitError(
+                "a study trains on one device per process: set trainer.init_args.devices to 1, and "
+                "give each device a part with --shard i/n"
+            )
         last = checkpoints / "last.ckpt"
         resumed = str(last) if last.is_file() else None
         trainer.fit(victim, data, ckpt_path=resumed, weights_only=True)

@@ -1,0 +1,59 @@
+"""`bdlit predict` writes what it predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
+
+from bdlit.data.base import CLEAN
+from bdlit.rows import write_jsonl
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Write the clean test rows with the predicted class and all probabilities.
+
+    The run's folder gets `predictions.jsonl`; under DDP each process but the first writes a file
+    of its own, `predictions-<process>.jsonl`. `row` is the row's number in the test set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Write the file of this process."""
+        data: Any = getattr(trainer, "datamodule", None)
+        rows, labels = data.test_rows[CLEAN], data.labels
+        probabilities = [row for batch in predictions for row in batch.tolist()]
+        lines = [
+            {
+                "row": index,
+                "text": rows[index].text,
+                "label": labels[rows[index].label],
+                "predicted": labels[shares.index(max(shares))],
+                "probabilities": dict(zip(labels, shares, strict=True)),
+            }
+            for index, shares in zip(_flat(batch_indices), probabilities, strict=True)
+        ]
+        name = f"predictions-{trainer.global_rank}" if trainer.global_rank else "predictions"
+        path = Path(trainer.default_root_dir) / f"{name}.jsonl"
+        write_jsonl(path, lines)
+        rank_zero_info(f"wrote {path}")
+
+
+def _flat(nested: Sequence[Any]) -> Iterator[int]:
+    for item in nested:
+        if isinstance(item, int):
+            yield item
+        else:
+            yield from _flat(item)

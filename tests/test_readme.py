@@ -1,0 +1,41 @@
+"""The README says what the code says."""
+
+import re
+from pathlib import Path
+
+from bdlit.defenses.table import capability_table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_capability_table_is_the_generated_one():
+    for row in capability_table():
+        assert "| `{name}` | {needs} | {summary} | {paper} |".format(**row) in README
+
+
+def test_every_file_and_picture_that_it_names_is_there():
+    named = re.findall(r"(?:configs|docs)/[\w./-]+\.\w+", README)
+    assert named
+    for path in named:
+        assert (ROOT / path).is_file(), path
+
+
+def test_its_own_attack_and_defense_work():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    (attack,) = [block for block in blocks if "class AllCaps" in block]
+    (defense,) = [block for block in blocks if "class Halfway" in block]
+    import torch
+
+    from bdlit.defenses import Resources, run_defense
+    from bdlit.types import Example
+
+    names: dict = {"__name__": "readme"}
+    exec(attack, names)
+    rows = [Example("good", 1), Example("bad", 0)]
+    poisoned = names["AllCaps"](target=0).poison_test(rows, labels=["n", "p"], seed=0)
+    assert [row.text for row in poisoned.rows] == ["GOOD"]
+    exec(defense, names)
+    base = {"w": torch.zeros(2)}
+    found = run_defense(names["Halfway"](), {"w": torch.ones(2)}, Resources(base=base))
+    assert found.weights["w"].tolist() == [0.5, 0.5]
