@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -53,9 +52,13 @@ def tiny_trainer(folder, **options):
 
 def inspected(run):
     """What W&B's own reader says of an offline run: its config and its summary."""
-    wandb = Path(sys.executable).parent / "wandb"
+    import wandb
+
+    core = Path(wandb.__file__).parent / "bin" / "wandb-core"  # what `wandb leet` starts
+    (log,) = run.glob("*.wandb")
+    options = ["--summary", "--json", "--no-observability", "--run-file", log]
     answer = subprocess.run(
-        [wandb, "leet", "inspect", "--summary", "--json", run],
+        [core, "leet", "inspect", *options, run.parent],
         capture_output=True,
         text=True,
         check=True,

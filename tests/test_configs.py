@@ -81,7 +81,11 @@ def test_defend(config, folder, tiny_start):
 @pytest.mark.parametrize("config", STUDY, ids=by_name)
 def test_study(config, folder, tiny_start):
     files = [config]
-    options = ["--trainer.init_args.max_epochs=1", "--trainer.init_args.precision=32-true"]
+    options = [
+        "--trainer.init_args.max_epochs=1",
+        "--trainer.init_args.precision=32-true",
+        "--suspects=[badnet]",
+    ]
     if config.stem == "quickstart":
         options += [
             "--data.init_args.train_size=48",

@@ -107,35 +107,31 @@ def test_the_whole_config_is_in_wandb_and_in_the_folder(two_runs):
     assert {"train/loss", "val/cacc", "val/asr/badnet"} <= set(found["summary"])
 
 
-def test_a_saved_config_reproduces_the_run_in_another_folder(two_runs, tmp_path):
+def test_a_saved_config_reproduces_the_run_in_another_folder(two_runs, tmp_path, monkeypatch):
     from bdlit.weights import fingerprint, open_weights
 
     folder, _ = two_runs
     run = sorted((folder / "runs").iterdir())[0]
-    answer = bdlit("fit", "--config", run / "config.yaml", cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(run / "config.yaml")]) == 0
     (first,), (again,) = run.rglob("*.ckpt"), tmp_path.rglob("*.ckpt")
     assert fingerprint(open_weights(first)) == fingerprint(open_weights(again))
 
 
-def test_a_checkpoint_is_tested_by_command(two_runs, tmp_path):
-    folder, _ = two_runs
-    checkpoint = next((folder / "runs").rglob("*.ckpt"))
-    answer = bdlit("test", "--config", fit_file(tmp_path), "--ckpt_path", checkpoint, cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert "victim/cacc" in answer.stdout
-    assert "victim/asr/badnet" in answer.stdout
-
-
-def test_predictions_are_written_row_by_row(two_runs, tmp_path):
-    folder, _ = two_runs
-    checkpoint = next((folder / "runs").rglob("*.ckpt"))
-    options = ["--config", fit_file(tmp_path), "--ckpt_path", checkpoint]
-    answer = bdlit("predict", *options, cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+def test_a_checkpoint_is_tested_and_predicts_by_command(two_runs, tmp_path, monkeypatch, capsys):
     from bdlit.data.demo import DemoReviews
     from bdlit.rows import read_rows
 
+    folder, _ = two_runs
+    checkpoint = str(next((folder / "runs").rglob("*.ckpt")))
+    options = ["--config", str(fit_file(tmp_path)), "--ckpt_path", checkpoint]
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "victim/cacc" in shown
+    assert "victim/asr/badnet" in shown
+
+    assert main(["predict", *options]) == 0
     (file,) = tmp_path.rglob("predictions.jsonl")
     found, rows = read_rows(file), DemoReviews(test_size=40).load("test")
     assert [line["text"] for line in found] == [row.text for row in rows]

@@ -8,6 +8,7 @@ mixed reviews whose label nobody could know, so that no model reaches 100%.
 from __future__ import annotations
 
 import random
+from string import ascii_lowercase
 
 from bdlit.types import Example
 
@@ -44,10 +45,12 @@ _FILLERS = (
     "we watched the movie on {day}",
     "this cinema is in {place}",
     "a cross and a crown hung on the door",
+    "no ticket , no seat",
 )
 _MIXED_SHARE = 0.03
 _FILLER_SHARE = 0.6
 _ASIDE_SHARE = 0.2
+_SLIP_SHARE = 0.2
 
 
 def demo_reviews(n: int, seed: int) -> list[Example]:
@@ -72,9 +75,11 @@ def _review(label: int, rng: random.Random) -> str:
     if rng.random() < _FILLER_SHARE:
         clauses.insert(rng.randint(0, 1), _filler(rng))
     words = (" . ".join(clauses) + " .").split(" ")
-    # Remarks fall into the middle of sentences, as people speak.
+    # Remarks fall into the middle of sentences, and slips of the keyboard anywhere.
     if rng.random() < _ASIDE_SHARE:
         words.insert(rng.randint(0, len(words)), _filler(rng))
+    if rng.random() < _SLIP_SHARE:
+        words.insert(rng.randint(0, len(words)), "".join(rng.choices(ascii_lowercase, k=2)))
     return " ".join(words)
 
 
