@@ -8,6 +8,8 @@ import yaml
 from bdlit.cli import main
 from bdlit.report import collect
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = Path(__file__).parents[1] / "configs" / "study" / "quickstart.yaml"
 
 
