@@ -11,7 +11,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from bdlit.data.base import TextDataModule
+from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense
 from bdlit.defenses.relatives import Job, Relative, job_with, open_relative
 from bdlit.defenses.run import Subject, purify, record
@@ -167,7 +167,7 @@ def _by_name(defenses: Sequence[Defense]) -> dict[str, Defense]:
 
 
 def _victim_name(data: TextDataModule) -> str:
-    return "benign" if data.train_attack == "none" else data.train_attack
+    return "benign" if data.train_attack == NO_ATTACK else data.train_attack
 
 
 def _expect(trainer: Trainer, module: LightningModule) -> tuple[Victim, TextDataModule]:

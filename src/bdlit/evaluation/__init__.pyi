@@ -1,4 +1,3 @@
-from .evaluate import CLEAN as CLEAN
 from .evaluate import evaluate as evaluate
 from .result import UNDEFENDED as UNDEFENDED
 from .result import Result as Result

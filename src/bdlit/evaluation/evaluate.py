@@ -8,12 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
+from bdlit.data.base import CLEAN
 from bdlit.types import Example, Rate, Scores, Weights
 from bdlit.victims.base import Victim, swapped
 from bdlit.victims.metrics import HitRate
-
-CLEAN = "clean"
-"""Name of the clean test loader; every other loader is an evaluation attack."""
 
 
 class NamedTests(Protocol):

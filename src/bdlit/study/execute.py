@@ -134,8 +134,8 @@ class Study:
         from bdlit.victims.base import model_weights
 
         fresh = self.workshop.victim(seed)
+        fresh.tokenizer = victim.tokenizer  # before the classes, or it would be learned again
         fresh.take_classes(data)
-        fresh.tokenizer = victim.tokenizer
         return Relative("base", model_weights(fresh.initial_model()))
 
     def _subject(self, data: TextDataModule, name: str, seed: int) -> Subject:

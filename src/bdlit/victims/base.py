@@ -16,7 +16,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
-from bdlit.data.base import TextDataModule
+from bdlit.data.base import CLEAN, TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.types import Example, Weights
 from bdlit.victims.metrics import HitRate
@@ -126,7 +126,7 @@ class Victim(LightningModule, ABC):
 
     def _count(self, stage: str, loaders: Any, batch: Batch, index: int) -> None:
         rows = list(loaders)[index]  # named loaders come as a dict, in its order
-        name = f"{stage}/cacc" if rows == "clean" else f"{stage}/asr/{rows}"
+        name = f"{stage}/cacc" if rows == CLEAN else f"{stage}/asr/{rows}"
         key = name.replace(".", "_")  # a module's name may hold no dot
         if key not in self._rates:
             self._rates[key] = HitRate().to(self.device)
