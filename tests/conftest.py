@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -64,6 +65,15 @@ def inspected(run):
         check=True,
     )
     return json.loads(answer.stdout)
+
+
+@pytest.fixture(autouse=True)
+def _wandb_runs_end_with_their_test():
+    """A run that a test left open would take in what later tests log."""
+    yield
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import bdlit.defenses
 from bdlit.defenses.table import capability_table
 
 ROOT = Path(__file__).parents[1]
@@ -10,7 +11,10 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_capability_table_is_the_generated_one():
-    for row in capability_table():
+    # Other tests define defenses as well; the README shows ours.
+    ours = [row for row in capability_table() if row["name"] in bdlit.defenses.__all__]
+    assert len(ours) >= 3
+    for row in ours:
         assert "| `{name}` | {needs} | {summary} | {paper} |".format(**row) in README
 
 

@@ -46,7 +46,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("bdlit-run", "other-run"):
         (folder / name).mkdir()
     quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}
-    subprocess.run([sys.executable, "-c", WRITE], cwd=folder, env=os.environ | quiet, check=True)
+    # Without the address of the W&B service that tests in this process may have started.
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    subprocess.run([sys.executable, "-c", WRITE], cwd=folder, env=environment | quiet, check=True)
     return folder
 
 
