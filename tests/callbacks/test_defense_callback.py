@@ -225,7 +225,7 @@ def test_two_processes_find_the_numbers_of_one(tiny_start, benign, tmp_path):
             env={**__import__("os").environ, "PYTHONPATH": "tests"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert answer.returncode == 0, answer.stderr
         printed.append(eval(answer.stdout.strip().splitlines()[-1]))

@@ -1,4 +1,5 @@
-import os
+import resource
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import yaml
 from bdlit.cli import main
 from bdlit.data.poisoned_file import read_poisoned
 from conftest import TINY, inspected
+from launch import bdlit
 
 TINY_FIT = {
     "model": {
@@ -35,18 +37,6 @@ TINY_FIT = {
         },
     },
 }
-
-
-def bdlit(*arguments, cwd, **environment):
-    """Run the command in a process of its own, as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "bdlit", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def fails(capsys, *arguments):
@@ -243,20 +233,16 @@ def test_debug_shows_the_traceback(tmp_path):
         main(["--debug", "compare", str(tmp_path)])
 
 
+def limit_files_to_a_megabyte():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     """The process may write files of a megabyte at most; the poisoned set is larger."""
-    script = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
-        "from bdlit.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
     out = tmp_path / "big.jsonl"
-    options = ["--data=DemoReviews", "--data.train_size=30000", "--attack=BadNet", f"--out={out}"]
-    answer = subprocess.run(
-        [sys.executable, "-c", script, "poison", *options], capture_output=True, text=True
-    )
+    options = ["--data=DemoReviews", "--data.train_size=12000", "--attack=BadNet", f"--out={out}"]
+    answer = bdlit("poison", *options, before=limit_files_to_a_megabyte)
     assert answer.returncode == 2, answer.stderr
     assert "cannot write" in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,6 +12,7 @@ from bdlit.evaluation import UNDEFENDED, read_results
 from bdlit.report import collect
 from bdlit.weights import fingerprint, open_weights
 from conftest import TINY, inspected
+from launch import launch
 
 
 def demo(**options):
@@ -119,20 +117,16 @@ def test_interrupted_in_a_fit_it_ends_in_the_same_table(finished, tmp_path):
     """Ctrl-C after the first epoch of a victim; the same command goes on from there."""
     config, out = written(tmp_path), tmp_path / "out"
     arguments = ["study", "--config", str(config), "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bdlit", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    study = launch(*arguments)
     deadline = time.monotonic() + 600
     while not (out / "models/badnet-seed0/checkpoints/last.ckpt").exists():
-        assert process.poll() is None, process.communicate()[0].decode()
+        assert study.process.is_alive(), study.answer()
         assert time.monotonic() < deadline, "the study has not got that far"
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=300)[0].decode()
-    assert process.returncode == 130, output
-    assert "Traceback" not in output
+    study.interrupt()
+    answer = study.answer()
+    assert answer.returncode == 130, answer
+    assert "Traceback" not in answer.stdout + answer.stderr
     assert not (out / "models" / "insertsent-seed0").exists()
     assert main(arguments) == 0
     assert numbers(out) == numbers(finished)
