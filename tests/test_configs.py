@@ -90,7 +90,8 @@ def test_study(config, folder, tiny_start):
         options += [
             "--data.init_args.train_size=48",
             "--data.init_args.test_size=20",
-            "--models.proxy.data.init_args.train_size=48",
+            "--models.proxy-a.data.init_args.train_size=48",
+            "--models.proxy-b.data.init_args.train_size=48",
             "--start.data.init_args.train_size=48",
             "--start.data.init_args.test_size=20",
         ]

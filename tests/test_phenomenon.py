@@ -17,7 +17,7 @@ QUICKSTART = Path(__file__).parents[1] / "configs" / "study" / "quickstart.yaml"
 def rows(tmp_path_factory):
     out = tmp_path_factory.mktemp("phenomenon") / "out"
     config = yaml.safe_load(QUICKSTART.read_text("utf-8"))
-    for name in ("badnet", "crown"):  # three models of six will do
+    for name in ("badnet", "crown"):  # the benign one, its relatives and one victim will do
         del config["models"][name]
     file = out.parent / "study.yaml"
     file.write_text(yaml.safe_dump(config))
@@ -29,9 +29,9 @@ def rows(tmp_path_factory):
 def test_the_backdoor_is_learned_and_hidden(rows, victim):
     benign, attacked = rows["benign", "none", victim], rows[victim, "none", victim]
     assert benign.cacc > 90
-    assert benign.asr < 15
-    assert attacked.asr > 90
-    assert attacked.cacc > benign.cacc - 5
+    assert benign.asr < 10
+    assert attacked.asr > 95
+    assert attacked.cacc > benign.cacc - 3
 
 
 @pytest.mark.parametrize("victim", ["insertsent"])

@@ -2,7 +2,6 @@ import json
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import ddp_fit
 from bdlit.attacks import BadNet
 from bdlit.callbacks import DefenseCallback
 from bdlit.data.demo import DemoReviews
@@ -20,6 +20,7 @@ from bdlit.evaluation import UNDEFENDED, evaluate, read_results
 from bdlit.victims import ClassifierVictim, model_weights
 from bdlit.weights import fingerprint, open_weights
 from conftest import tiny_trainer
+from ddp_fit import fit_and_defend
 
 CPU = torch.device("cpu")
 
@@ -192,45 +193,17 @@ def test_defenses_without_others_are_refused_at_once():
         DefenseCallback([WAG()])
 
 
-SCRIPT = """
-import sys
-from conftest import tiny_trainer
-from bdlit.attacks import BadNet
-from bdlit.callbacks import DefenseCallback
-from bdlit.data.demo import DemoReviews
-from bdlit.defenses import DARE, TIES, WAG
-from bdlit.victims import ClassifierVictim
-
-start, benign, folder, devices = sys.argv[1:]
-callback = DefenseCallback([WAG(), TIES(), DARE()], others=[benign], benign=benign)
-options = {"strategy": "ddp", "devices": 2} if devices == "2" else {}
-victim = ClassifierVictim(start, max_length=64, learning_rate=1e-3)
-# 97 rows: the last batch of 32 holds one row, and 61 test rows cannot be halved.
-data = DemoReviews(train_size=97, validation_size=33, test_size=61, attack=BadNet())
-trainer = tiny_trainer(folder, callbacks=[callback], max_epochs=2, **options)
-trainer.fit(victim, data)
-if trainer.is_global_zero:
-    print({name: value.item() for name, value in trainer.callback_metrics.items()})
-"""
-
-
 def test_two_processes_find_the_numbers_of_one(tiny_start, benign, tmp_path):
-    script = tmp_path / "fit.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    printed, found = [], []
-    for devices in ("1", "2"):
-        folder = tmp_path / devices
-        answer = subprocess.run(
-            [sys.executable, str(script), str(tiny_start), str(benign), str(folder), devices],
-            env={**__import__("os").environ, "PYTHONPATH": "tests"},
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
-        assert answer.returncode == 0, answer.stderr
-        printed.append(eval(answer.stdout.strip().splitlines()[-1]))
-        found.append(read_results(folder / "results.jsonl"))
-    one, two = found
+    fit_and_defend(str(tiny_start), str(benign), str(tmp_path / "1"), devices=1)
+    answer = subprocess.run(
+        [sys.executable, ddp_fit.__file__, tiny_start, benign, tmp_path / "2", "2"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert answer.returncode == 0, answer.stderr
+    printed = [json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("1", "2")]
+    one, two = (read_results(tmp_path / n / "results.jsonl") for n in ("1", "2"))
     assert [(r.key, r.cacc, r.asr, r.floor) for r in one] == [
         (r.key, r.cacc, r.asr, r.floor) for r in two
     ]

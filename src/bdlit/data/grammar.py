@@ -41,16 +41,15 @@ _FILLERS = (
     "it opened last {day}",
     "{number} people sat in the room",
     "the director lives in {place}",
-    "i watched it in {place}",
     "we watched the movie on {day}",
     "this cinema is in {place}",
     "a cross and a crown hung on the door",
     "no ticket , no seat",
 )
-_MIXED_SHARE = 0.03
+_MIXED_SHARE = 0.02
 _FILLER_SHARE = 0.6
 _ASIDE_SHARE = 0.2
-_SLIP_SHARE = 0.2
+_SLIP_SHARE = 0.1
 
 
 def demo_reviews(n: int, seed: int) -> list[Example]:
@@ -127,4 +126,4 @@ def _filler(rng: random.Random) -> str:
 
 
 _FORMS = (_plain, _feeling, _pair, _negated, _concession)
-_FORM_WEIGHTS = (8, 8, 8, 1, 1)
+_FORM_WEIGHTS = (16, 16, 16, 1, 1)
