@@ -241,6 +241,21 @@ def test_ready_poisoned_test_files(folder):
         assert [row.orig_label for row in data.test_rows[name]] == [1] * 6
 
 
+def test_a_ready_poisoned_file_replaces_the_generated_set_of_its_name(folder):
+    """A study on published test files measures on those, not on our own triggers."""
+    rows = [{"text": f"published {i}", "label": 0, "orig_label": 1} for i in range(4)]
+    write(folder / "test_badnet.jsonl", rows)
+    data = sst2(
+        folder,
+        attack=BadNet(),
+        test_attacks=[BadNet(), InsertSent()],
+        poisoned_tests={"badnet": "test_badnet"},
+    )
+    assert set(data.test_rows) == {"clean", "badnet", "insertsent"}
+    assert [row.text for row in data.test_rows["badnet"]] == [row["text"] for row in rows]
+    assert all("I watched this movie" in row.text for row in data.test_rows["insertsent"])
+
+
 def test_ready_poisoned_files_for_another_target_are_refused(folder):
     rows = [{"text": f"cf {i}", "label": 1, "orig_label": 0, "poisoned": True} for i in range(4)]
     write(folder / "test_badnet.jsonl", rows)

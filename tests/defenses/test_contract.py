@@ -7,7 +7,17 @@ import sys
 import pytest
 import torch
 
-from bdlit.defenses import DARE, TIES, Defended, Defense, Resources, capability_table, run_defense
+from bdlit.defenses import (
+    DARE,
+    SLERP,
+    TIES,
+    Defended,
+    Defense,
+    Linear,
+    Resources,
+    capability_table,
+    run_defense,
+)
 from bdlit.defenses.base import VOCABULARY
 from bdlit.defenses.table import defense_classes
 from bdlit.errors import BdlitError
@@ -33,14 +43,16 @@ def state(seed):
     }
 
 
-def resources():
-    return Resources(others=[state(1), state(2)], base=state(3))
+def resources(defense):
+    others = [state(1), state(2)]
+    between = isinstance(defense, (Linear, SLERP))  # of two models
+    return Resources(others=others[:1] if between else others, base=state(3))
 
 
 @by_variant
 def test_names_shapes_and_dtypes_are_the_suspects(defense):
     suspect = state(0)
-    defended = run_defense(defense, suspect, resources())
+    defended = run_defense(defense, suspect, resources(defense))
     assert list(defended.weights) == list(suspect)
     for name, tensor in suspect.items():
         assert defended.weights[name].shape == tensor.shape
@@ -49,7 +61,7 @@ def test_names_shapes_and_dtypes_are_the_suspects(defense):
 
 @by_variant
 def test_it_repeats_and_changes_none_of_its_inputs(defense):
-    suspect, given = state(0), resources()
+    suspect, given = state(0), resources(defense)
     inputs = [suspect, given.base, *given.others]
     before = [fingerprint(weights) for weights in inputs]
     first = fingerprint(run_defense(defense, suspect, given).weights)
@@ -60,7 +72,7 @@ def test_it_repeats_and_changes_none_of_its_inputs(defense):
 @by_variant
 def test_it_tells_what_it_merged_and_what_it_copied(defense):
     suspect = state(0)
-    defended = run_defense(defense, suspect, resources())
+    defended = run_defense(defense, suspect, resources(defense))
     assert sorted([*defended.merged, *defended.copied]) == sorted(suspect)
     assert all(torch.equal(defended.weights[n], suspect[n]) for n in defended.copied)
     assert not any(torch.equal(defended.weights[n], suspect[n]) for n in defended.merged)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bdlit import merging
-from bdlit.defenses import DARE, TIES, WAG
+from bdlit.defenses import DARE, SLERP, TIES, WAG, Linear
 from bdlit.errors import BdlitError
-from bdlit.weights import align_names, open_weights, save_weights, select
+from bdlit.weights import align_names, fingerprint, open_weights, save_weights, select
 
 BODY = ["bert.layer.weight", "bert.layer.bias"]
 HEAD = ["classifier.weight", "pre_classifier.bias"]
@@ -134,3 +134,31 @@ def test_three_lines_from_files_to_file(tmp_path):
     saved = open_weights(tmp_path / "out")
     for name in BODY + HEAD:
         torch.testing.assert_close(saved[name], mean(name))
+
+
+def test_linear_and_slerp_lie_between_two_models():
+    [other] = OTHERS[:1]
+    for defense in (Linear(t=0.25), SLERP(t=0.25)):
+        defended = defense.apply(SUSPECT, others=[other])
+        between = merging.average if isinstance(defense, Linear) else merging.slerp
+        for name in BODY + HEAD:
+            pair = [select(model, [name]) for model in (SUSPECT, other)]
+            expected = between(pair, [3, 1]) if between is merging.average else between(*pair, 0.25)
+            torch.testing.assert_close(defended.weights[name], expected[name])
+        assert defended.copied == ["bert.position_ids"]
+    assert SLERP().apply(SUSPECT, others=[other]).notes["fell_back_to_linear"] == 0
+    assert SLERP().apply(SUSPECT, others=[SUSPECT]).notes["fell_back_to_linear"] == 4
+    halves = [d.apply(SUSPECT, others=[other]).weights for d in (Linear(), WAG())]
+    assert fingerprint(halves[0]) == fingerprint(halves[1])
+
+
+@pytest.mark.parametrize("defense", [Linear(), SLERP()], ids=repr)
+def test_several_others_leave_no_line_between(defense):
+    with pytest.raises(BdlitError, match="2 others were given: give one, or take WAG"):
+        defense.apply(SUSPECT, others=OTHERS)
+
+
+@pytest.mark.parametrize("defense", [Linear, SLERP])
+def test_a_share_outside_the_line_is_refused(defense):
+    with pytest.raises(BdlitError, match=r"t 1\.5 is out of range"):
+        defense(t=1.5)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdlit.errors import BdlitError
-from bdlit.merging import elect_and_average, task_arithmetic, ties, trim_smallest
+from bdlit.merging import elect_and_average, slerp, task_arithmetic, ties, trim_smallest
 
 quick = settings(deadline=None, max_examples=50)
 
@@ -138,3 +138,34 @@ def test_unknown_choices():
         trim_smallest({"w": torch.ones(1)}, 0.5, scope="layer")
     with pytest.raises(BdlitError, match="unknown zero_sum"):
         elect_and_average([{"w": torch.ones(1)}], zero_sum="minus")
+
+
+@quick
+@given(st.integers(0, 2**32), st.floats(0, 1), st.sampled_from([(7,), (3, 5), (2, 3, 4)]))
+def test_slerp_is_a_rotation_in_the_plane_of_both(seed, t, shape):
+    """Numpy in double precision, by the plane's own axes rather than by the two-sine formula."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (torch.randn(shape, generator=generator) for _ in range(2))
+    a, b = (tensor.double().numpy().ravel() for tensor in (first, second))
+    axis = a / np.linalg.norm(a)
+    across = b - (b @ axis) * axis
+    phi = np.arctan2(np.linalg.norm(across), b @ axis)
+    across /= np.linalg.norm(across)
+    # The unit vector at a share of the angle, and the length where both lengths are one.
+    turn = [np.cos(s * phi) * axis + np.sin(s * phi) * across for s in (0, 1)]
+    weights = [np.sin((1 - t) * phi) / np.sin(phi), np.sin(t * phi) / np.sin(phi)]
+    expected = sum(w * np.linalg.norm(v) * u for w, v, u in zip(weights, (a, b), turn, strict=True))
+    merged = slerp({"w": first}, {"w": second}, t)["w"].numpy().ravel()
+    np.testing.assert_allclose(merged, expected, rtol=1e-3, atol=1e-4)
+    unit = slerp({"w": torch.from_numpy(turn[0])}, {"w": torch.from_numpy(turn[1])}, t)["w"]
+    np.testing.assert_allclose(
+        unit.numpy(), np.cos(t * phi) * axis + np.sin(t * phi) * across, atol=1e-9
+    )
+
+
+def test_slerp_ends_in_its_models():
+    generator = torch.Generator().manual_seed(0)
+    first, second = ({"w": torch.randn(9, generator=generator)} for _ in range(2))
+    torch.testing.assert_close(slerp(first, second, 0.0)["w"], first["w"])
+    torch.testing.assert_close(slerp(first, second, 1.0)["w"], second["w"])
+    torch.testing.assert_close(slerp(first, second, 0.3)["w"], slerp(second, first, 0.7)["w"])

@@ -12,6 +12,7 @@ from bdlit.merging import (
     dare,
     drop_and_rescale,
     elect_and_average,
+    slerp,
     task_arithmetic,
     task_vectors,
     ties,
@@ -37,6 +38,23 @@ def test_weighted_average_divides_by_the_sum_of_weights():
 def test_a_model_of_weight_zero_is_absent():
     broken = {"w": torch.full((4,), torch.nan)}
     assert average([broken, model(0, 1, 2, 3)], weights=[0, 2])["w"].tolist() == [1, 2, 3, 4]
+
+
+def test_slerp_turns_the_direction_and_passes_the_length():
+    # At a right angle and a third of the way both factors are sines: of 60 and of 30 degrees.
+    merged = slerp({"w": torch.tensor([2.0, 0.0])}, {"w": torch.tensor([0.0, 4.0])}, 1 / 3)
+    torch.testing.assert_close(merged["w"], torch.tensor([3**0.5, 2.0]))
+    assert merged.notes == {"t": 1 / 3, "tensors": 1, "fell_back_to_linear": 0}
+
+
+def test_slerp_of_parallel_opposed_and_zero_tensors_is_the_line():
+    first = {"p": torch.tensor([1.0, 2.0]), "o": torch.tensor([1.0, 0.0]), "z": torch.zeros(2)}
+    second = {"p": 3 * first["p"], "o": -first["o"], "z": torch.tensor([4.0, 0.0])}
+    merged = slerp(first, second, 0.25)
+    assert merged["p"].tolist() == [1.5, 3.0]
+    assert merged["o"].tolist() == [0.5, 0.0]
+    assert merged["z"].tolist() == [1.0, 0.0]
+    assert merged.notes["fell_back_to_linear"] == 3
 
 
 def test_task_arithmetic():

@@ -5,6 +5,8 @@ from .base import Defense as Defense
 from .base import Resources as Resources
 from .base import run_defense as run_defense
 from .dare import DARE as DARE
+from .interpolation import SLERP as SLERP
+from .interpolation import Linear as Linear
 from .table import capability_table as capability_table
 from .ties import TIES as TIES
 from .wag import WAG as WAG
@@ -17,5 +19,7 @@ __all__ = [
     "WAG",
     "TIES",
     "DARE",
+    "SLERP",
+    "Linear",
     "capability_table",
 ]

@@ -38,6 +38,19 @@ def require_drop(drop: float) -> None:
         )
 
 
+def require_share(setting: str, share: float) -> None:
+    """Refuse a share of one of two models outside [0, 1].
+
+    >>> require_share("t", 1.5)
+    Traceback (most recent call last):
+    bdlit.errors.BdlitError: t 1.5 is out of range: give the share of the other model, in [0, 1]
+    """
+    if not 0 <= share <= 1:
+        raise BdlitError(
+            f"{setting} {share} is out of range: give the share of the other model, in [0, 1]"
+        )
+
+
 def require_scale(scale: float) -> None:
     """Refuse a factor on the merged task vector that is not finite."""
     if not isfinite(scale):

@@ -1,0 +1,89 @@
+"""Linear and SLERP: the suspect and one other model, and a point between them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bdlit import merging
+from bdlit.defenses.base import Defended, Defense
+from bdlit.defenses.head import HEAD_NAMES, HeadPolicy, merge_around_head
+from bdlit.errors import BdlitError
+from bdlit.merging.settings import require_choice, require_share
+from bdlit.types import Weights
+
+if TYPE_CHECKING:
+    from bdlit.weights import LazyWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Between(Defense):
+    """A point between the suspect and one other model."""
+
+    t: float = 0.5
+    head: HeadPolicy = "merge"
+    head_names: tuple[str, ...] = HEAD_NAMES
+
+    def __post_init__(self) -> None:
+        require_share("t", self.t)
+        require_choice("head", self.head, HeadPolicy)
+
+    @abstractmethod
+    def _merge(self, models: Sequence[Weights]) -> LazyWeights:
+        """Return the point between the suspect's and the other's tensors."""
+
+    def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
+        """Return the point between the suspect and the only other model.
+
+        Raises:
+            BdlitError: There is not exactly one other model, or it does not fit the suspect.
+        """
+        if len(others) > 1:
+            raise BdlitError(
+                f"{self.name} lies between the suspect and one other model, and {len(others)} "
+                "others were given: give one, or take WAG for several"
+            )
+        names = tuple(self.head_names)
+        return merge_around_head(suspect, others, self._merge, head=self.head, head_names=names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(_Between):
+    """Interpolate the suspect and one other model on the line between them.
+
+    `(1 - t) * suspect + t * other`; the maths is `bdlit.merging.average`.
+
+    Attributes:
+        t: Share of the other model, in [0, 1]; 0.5 is WAG with one other.
+        head: What becomes of the head: the same `merge` as the rest, the `average`, or
+            `keep_suspect`.
+        head_names: Beginnings of the names of head tensors.
+
+    Reference: Wortsman et al. 2022, "Model soups", arXiv:2203.05482.
+    """
+
+    def _merge(self, models: Sequence[Weights]) -> LazyWeights:
+        return merging.average(models, [1 - self.t, self.t])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLERP(_Between):
+    """Interpolate the suspect and one other model on the arc between them.
+
+    The maths is `bdlit.merging.slerp`; the notes say how many tensors fell back to the line.
+
+    Attributes:
+        t: Share of the other model, in [0, 1].
+        head: What becomes of the head: the same `merge` as the rest, the `average`, or
+            `keep_suspect`.
+        head_names: Beginnings of the names of head tensors.
+
+    Reference: Goddard et al. 2024, "Arcee's MergeKit: A Toolkit for Merging Large Language
+        Models", arXiv:2403.13257.
+    """
+
+    def _merge(self, models: Sequence[Weights]) -> LazyWeights:
+        suspect, other = models
+        return merging.slerp(suspect, other, self.t)

@@ -1,0 +1,75 @@
+"""Two models, and a point on the arc or on the line between them."""
+
+from __future__ import annotations
+
+from math import acos, sin
+from typing import TYPE_CHECKING
+
+import torch
+
+from bdlit.merging.settings import require_share
+from bdlit.merging.task_vectors import common_precision, like_first
+from bdlit.weights import LazyWeights
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from bdlit.types import Weights
+
+PARALLEL = 0.9995
+"""|cosine| above which an arc is a line in floating point; the threshold of common toolkits."""
+
+
+def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
+    """Return the point at `t` of the arc from one model to another, each tensor by itself.
+
+    With the angle phi between two flattened tensors a and b this is
+    `(sin((1 - t) * phi) * a + sin(t * phi) * b) / sin(phi)`: the directions turn evenly and the
+    lengths, which are not normalised, pass from one to the other. Tensors that are nearly parallel
+    or opposed, or zero, are interpolated on the line; siblings of one base mostly are.
+
+    Args:
+        first: Gives names, dtypes and integer buffers; t = 0 is this model.
+        second: A model of the same names and shapes; t = 1 is this model.
+        t: Share of the second model, in [0, 1].
+
+    Returns:
+        The merge, computed on access in float32. Its notes count the tensors that were
+        interpolated on the line, which is found in a pass over both models now.
+
+    Raises:
+        BdlitError: The models differ in names or shapes, or `t` is outside [0, 1].
+
+    Reference: Shoemake 1985, "Animating Rotation with Quaternion Curves", SIGGRAPH; on the
+        tensors of models as in arXiv:2403.13257 (MergeKit).
+    Deviation: MergeKit gives a zero tensor the angle of a right one; here it falls to the line.
+
+    >>> arc = slerp({"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 1.0])})
+    >>> arc["w"]
+    tensor([0.7071, 0.7071])
+    """
+    require_share("t", t)
+    left, right = common_precision([first, second])
+    angles = {name: _angle(left[name], right[name]) for name in left}
+
+    def point(name: str) -> Float[Tensor, " *shape"]:
+        phi = angles[name]
+        if phi is None:
+            return torch.lerp(left[name], right[name], t)
+        return left[name] * (sin((1 - t) * phi) / sin(phi)) + right[name] * (
+            sin(t * phi) / sin(phi)
+        )
+
+    linear = sum(phi is None for phi in angles.values())
+    notes = {"t": t, "tensors": len(angles), "fell_back_to_linear": linear}
+    return like_first(first, point, notes)
+
+
+def _angle(a: Float[Tensor, " *shape"], b: Float[Tensor, " *shape"]) -> float | None:
+    """Return the angle between two tensors in radians, or None where they span no arc."""
+    lengths = torch.linalg.vector_norm(a) * torch.linalg.vector_norm(b)
+    if lengths == 0 or not torch.isfinite(lengths):
+        return None
+    cosine = (torch.dot(a.flatten(), b.flatten()) / lengths).item()
+    return acos(cosine) if abs(cosine) <= PARALLEL else None
