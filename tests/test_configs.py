@@ -66,6 +66,8 @@ def test_defend(config, folder, tiny_start):
         f"--trainer.callbacks.init_args.others=[{tiny_start}]",
         "--trainer.max_steps=2",
     ]
+    if "clean_pool_size" in config.read_text():
+        options.append("--data.init_args.clean_pool_size=4")
     if "benign:" in config.read_text():
         options.append(f"--trainer.callbacks.init_args.benign={tiny_start}")
     files = [CONFIGS / "fit" / "demo.yaml", TINY, config]

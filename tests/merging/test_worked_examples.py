@@ -12,6 +12,7 @@ from bdlit.merging import (
     dare,
     drop_and_rescale,
     elect_and_average,
+    fisher_average,
     slerp,
     task_arithmetic,
     task_vectors,
@@ -38,6 +39,40 @@ def test_weighted_average_divides_by_the_sum_of_weights():
 def test_a_model_of_weight_zero_is_absent():
     broken = {"w": torch.full((4,), torch.nan)}
     assert average([broken, model(0, 1, 2, 3)], weights=[0, 2])["w"].tolist() == [1, 2, 3, 4]
+
+
+def test_fisher_average_weights_each_element():
+    models = [model(0, 0, 4, 8), model(4, 2, 0, 0)]
+    information = [
+        {"w": torch.tensor([3.0, 1.0, 0.0, 0.0])},
+        {"w": torch.tensor([1.0, 1.0, 2.0, 0.0])},
+    ]
+    # The third is the second model's alone, the fourth nobody's: the floor makes it the mean.
+    merged = fisher_average(models, information)["w"]
+    torch.testing.assert_close(merged, torch.tensor([2.0, 2.0, 1.0, 5.0]), atol=1e-5, rtol=0)
+    # A weight of one third evens out the first element.
+    third = fisher_average(models, information, weights=[1, 3])["w"]
+    torch.testing.assert_close(third[0].item(), 3.0)
+
+
+def test_fisher_average_normalises_by_the_whole_models_norm():
+    models = [model(0, 0, 0, 0), model(4, 4, 4, 4)]
+    sharp, flat = torch.tensor([0.0, 30.0, 40.0, 0.0]), torch.tensor([0.0, 3.0, 4.0, 0.0])
+    merged = fisher_average(models, [{"w": sharp}, {"w": flat}], normalise=True)
+    torch.testing.assert_close(merged["w"], torch.full((4,), 3.0))
+    assert merged.notes == {"normalised_by": [50.0, 5.0]}
+
+
+def test_fisher_average_refuses_what_does_not_fit():
+    models = [model(0, 0, 0, 0), model(4, 4, 4, 4)]
+    with pytest.raises(BdlitError, match="1 sets of Fisher information for 2 models"):
+        fisher_average(models, [models[0]])
+    with pytest.raises(BdlitError, match="floor 0 is out of range"):
+        fisher_average(models, models, floor=0)
+    with pytest.raises(BdlitError, match="zero everywhere"):
+        fisher_average(models, [{"w": torch.zeros(4)}] * 2, normalise=True)
+    with pytest.raises(BdlitError, match="the Fisher information"):
+        fisher_average(models, [{"w": torch.zeros(3)}] * 2)
 
 
 def test_slerp_turns_the_direction_and_passes_the_length():

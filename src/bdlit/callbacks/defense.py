@@ -13,7 +13,13 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense
-from bdlit.defenses.relatives import Job, Relative, job_with, open_relative
+from bdlit.defenses.relatives import (
+    Job,
+    Relative,
+    job_with,
+    open_relative,
+    require_clean_rows,
+)
 from bdlit.defenses.run import Subject, purify, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
@@ -77,7 +83,8 @@ class DefenseCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse models that cannot be merged before hours of training, not after."""
-        victim, _ = _expect(trainer, pl_module)
+        victim, data = _expect(trainer, pl_module)
+        require_clean_rows(self.defenses, data)
         with victim.dense():
             self._open(victim)
 
@@ -109,7 +116,7 @@ class DefenseCallback(Callback):
         results = record(subject, before)
         _tell(results)
         for name, defense in self.defenses.items():
-            job = self._job(name, defense, victim, others, base)
+            job = self._job(name, defense, victim, data, others, base)
             save_to = folder / "defended" / name if folder is not None and self.save else None
             try:
                 found = purify(victim, data, job, subject, before=before, save_to=save_to)
@@ -132,12 +139,13 @@ class DefenseCallback(Callback):
         name: str,
         defense: Defense,
         victim: Victim,
+        data: TextDataModule,
         others: list[Relative],
         base: Relative | None,
     ) -> Job:
         if "base" in defense.needs and base is None:
             base = Relative("the victim's start", model_weights(victim.initial_model()))
-        return job_with(name, defense, others, base)
+        return job_with(name, defense, others, base, clean=data.clean_pool, victim=victim)
 
     def _subject(self, victim: Victim, data: TextDataModule, floor: Mapping[str, Rate]) -> Subject:
         return Subject(

@@ -5,6 +5,7 @@ from .base import Defense as Defense
 from .base import Resources as Resources
 from .base import run_defense as run_defense
 from .dare import DARE as DARE
+from .fisher import Fisher as Fisher
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
 from .table import capability_table as capability_table
@@ -21,5 +22,6 @@ __all__ = [
     "DARE",
     "SLERP",
     "Linear",
+    "Fisher",
     "capability_table",
 ]

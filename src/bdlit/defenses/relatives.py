@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defense, Resources
 from bdlit.errors import BdlitError
-from bdlit.types import Weights
+from bdlit.types import Example, Weights
 from bdlit.weights import fingerprint, open_weights, require_compatible
 
 if TYPE_CHECKING:
+    from bdlit.data.base import TextDataModule
     from bdlit.victims.base import Victim
 
 
@@ -50,19 +51,55 @@ class Job:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-def job_with(name: str, defense: Defense, others: Sequence[Relative], base: Relative | None) -> Job:
-    """Return a job of a defense with these relatives."""
+def job_with(
+    name: str,
+    defense: Defense,
+    others: Sequence[Relative],
+    base: Relative | None,
+    *,
+    clean: Sequence[Example] = (),
+    victim: Victim | None = None,
+) -> Job:
+    """Return a job of a defense with what the defender holds; none is given what is not there.
+
+    Args:
+        name: Name of the job in folders, logs and results.
+        defense: The method.
+        others: Other models.
+        base: The checkpoint that all were fine-tuned from.
+        clean: Trusted clean rows.
+        victim: The suspect as a module to run, a plain Hugging Face model.
+    """
+    needs_clean = "clean" in defense.needs
     return Job(
         name=name,
         defense=defense,
         resources=Resources(
-            others=[other.weights for other in others], base=base.weights if base else None
+            others=[other.weights for other in others],
+            base=base.weights if base else None,
+            clean=list(clean) or None,
+            victim=victim,
         ),
         given={
             "others": [other.described() for other in others],
             "base": base.described() if base else None,
+            **({"clean": len(clean)} if needs_clean else {}),
         },
     )
+
+
+def require_clean_rows(defenses: Mapping[str, Defense], data: TextDataModule) -> None:
+    """Refuse defenses that need trusted clean rows where the data keeps none.
+
+    Raises:
+        BdlitError: A defense needs clean rows, and the data's `clean_pool_size` is 0.
+    """
+    needy = [name for name, defense in defenses.items() if "clean" in defense.needs]
+    if needy and not data.clean_pool_size:
+        raise BdlitError(
+            f"{', '.join(needy)} needs trusted clean rows, and data '{data.name}' keeps none: "
+            "set its clean_pool_size (100, say)"
+        )
 
 
 def open_relative(address: str, victim: Victim, name: str | None = None) -> Relative:

@@ -4,6 +4,7 @@ from .dropping import dare as dare
 from .dropping import drop_and_rescale as drop_and_rescale
 from .election import elect_and_average as elect_and_average
 from .election import ties as ties
+from .fisher import fisher_average as fisher_average
 from .spherical import slerp as slerp
 from .task_vectors import add_to_base as add_to_base
 from .task_vectors import task_vectors as task_vectors

@@ -42,7 +42,7 @@ def average(models: Sequence[Weights], weights: Sequence[float] | None = None) -
     >>> average([{"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}])["w"]
     tensor([0.5000, 3.0000])
     """
-    shares = _shares(weights, len(models))
+    shares = shares_of(weights, len(models))
     wide = common_precision(models)
     counted = [(model, share) for model, share in zip(wide, shares, strict=True) if share]
     return like_first(
@@ -94,7 +94,8 @@ def running_mean(
     return mean
 
 
-def _shares(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+def shares_of(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+    """Return how much each of `count` models counts, and refuse numbers that do not fit them."""
     shares = [1.0] * count if weights is None else list(weights)
     fits = len(shares) == count and all(isfinite(s) and s >= 0 for s in shares)
     if not fits or (count and not any(shares)):

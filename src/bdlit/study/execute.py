@@ -8,7 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from bdlit.data.base import TextDataModule
-from bdlit.defenses.relatives import Job, Relative, job_with, open_relative
+from bdlit.defenses.relatives import (
+    Job,
+    Relative,
+    job_with,
+    open_relative,
+    require_clean_rows,
+)
 from bdlit.defenses.run import Subject, purify, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
@@ -40,6 +46,7 @@ class Study:
 
     def run(self) -> None:
         """Do all that is left to do."""
+        self._check()
         mine = [pair for i, pair in enumerate(self._pairs()) if i % self.shard[1] == self.shard[0]]
         began = time.monotonic()
         for done, (name, seed) in enumerate(mine, 1):
@@ -54,6 +61,11 @@ class Study:
             _say(done, len(suspects), f"{what} {name}, seed {seed}", known, began)
             if not known:
                 self._defend(name, seed)
+
+    def _check(self) -> None:
+        """Refuse defenses that lack something before hours of training, not after."""
+        data = self.workshop.tests(next(iter(self.plan.models)), self.plan.seeds[0])
+        require_clean_rows({name: t.defense for name, t in self.plan.defenses.items()}, data)
 
     def _pairs(self) -> Iterator[tuple[str, int]]:
         for seed in self.plan.seeds:
@@ -122,7 +134,7 @@ class Study:
         names = self.plan.others_of(cell, subject.victim)
         others = [self._relative(victim, name, subject.seed) for name in names]
         base = self._base(victim, data, subject.seed) if "base" in treatment.defense.needs else None
-        return job_with(cell, treatment.defense, others, base)
+        return job_with(cell, treatment.defense, others, base, clean=data.clean_pool, victim=victim)
 
     def _relative(self, victim: Victim, name: str, seed: int) -> Relative:
         return open_relative(str(self.workshop.model(name, seed)), victim, name)

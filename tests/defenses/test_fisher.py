@@ -1,0 +1,157 @@
+"""Fisher information against closed forms, and the merge that it weights."""
+
+import pytest
+import torch
+
+from bdlit.callbacks import DefenseCallback
+from bdlit.data.demo import DemoReviews
+from bdlit.defenses import Fisher, Resources, information, run_defense
+from bdlit.defenses.information import fisher_information
+from bdlit.errors import BdlitError
+from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.weights import fingerprint, float_names
+from conftest import tiny_trainer
+
+DECODER = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    data = DemoReviews(train_size=12, validation_size=0, test_size=4)
+    data.setup()
+    return data.train_rows
+
+
+@pytest.fixture(scope="module")
+def victim(tiny_start):
+    victim = ClassifierVictim(str(tiny_start), max_length=64, labels=("negative", "positive"))
+    victim.configure_model()
+    return victim
+
+
+def nudged(victim, seed):
+    """Another model of the family: every parameter moved a little."""
+    generator = torch.Generator().manual_seed(seed)
+    own = model_weights(victim.network())
+    return {
+        name: w + 0.05 * torch.randn(w.shape, generator=generator) if w.is_floating_point() else w
+        for name, w in own.items()
+    }
+
+
+def by_hand(victim, rows):
+    """Gradient by gradient, one row and one class at a time."""
+    model = victim.network().eval()
+    total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for row in rows:
+        inputs = victim.tokenize([row])
+        del inputs["labels"]
+        logs = model(**inputs).logits[0].log_softmax(-1)
+        for log in logs:
+            found = torch.autograd.grad(log, list(model.parameters()), retain_graph=True)
+            for name, gradient in zip(total, found, strict=True):
+                total[name] += log.exp().detach() * gradient.square()
+    return {name: tensor / len(rows) for name, tensor in total.items()}
+
+
+def test_the_head_is_softmax_regression(victim, rows):
+    """For logits W h + b it is p_i (1 - p_i) h_j^2, and p_i (1 - p_i) for the bias."""
+    model = victim.network().eval()
+    weight, bias = torch.zeros(2, 32), torch.zeros(2)
+    for row in rows:
+        inputs = victim.tokenize([row])
+        del inputs["labels"]
+        with torch.no_grad():
+            hidden = model.bert(**inputs).pooler_output[0]
+            p = model.classifier(hidden).softmax(-1)
+        weight += torch.outer(p * (1 - p), hidden.square()) / len(rows)
+        bias += p * (1 - p) / len(rows)
+    found = fisher_information(victim, rows)
+    torch.testing.assert_close(found["classifier.weight"], weight)
+    torch.testing.assert_close(found["classifier.bias"], bias)
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_every_parameter_is_differentiated_row_by_row(victim, rows, vectorised, monkeypatch):
+    if not vectorised:
+
+        def refuses(*arguments, **options):
+            raise RuntimeError("data-dependent control flow")
+
+        monkeypatch.setattr(information, "vmap", refuses)
+    found, expected = fisher_information(victim, rows), by_hand(victim, rows)
+    assert list(found) == float_names(model_weights(victim.network()))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-9)
+
+
+def test_a_decoder_is_differentiated_too(rows):
+    victim = ClassifierVictim(config=DECODER, max_length=64, labels=("negative", "positive"))
+    data = DemoReviews(train_size=12, validation_size=0, test_size=4)
+    data.setup()
+    victim.take_classes(data)
+    victim.configure_model()
+    found, expected = fisher_information(victim, rows[:4]), by_hand(victim, rows[:4])
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-8)
+
+
+def test_other_weights_are_measured_and_the_victim_stays(victim, rows):
+    before = fingerprint(model_weights(victim.network()))
+    other = nudged(victim, 0)
+    found = fisher_information(victim, rows[:4], other)
+    assert fingerprint(model_weights(victim.network())) == before
+    twin = ClassifierVictim(victim.hparams["model"], max_length=64, labels=victim.labels)
+    twin.configure_model()
+    twin.network().load_state_dict(other)
+    again = fisher_information(twin, rows[:4])
+    for name in found:
+        torch.testing.assert_close(found[name], again[name])
+
+
+def test_the_defense_is_the_weighted_mean(victim, rows):
+    suspect, other = model_weights(victim.network()), nudged(victim, 1)
+    given = Resources(others=[other], clean=rows, victim=victim)
+    defended = run_defense(Fisher(), suspect, given)
+    ours, theirs = (fisher_information(victim, rows, model) for model in (suspect, other))
+    for name in float_names(suspect):
+        f, g = ours[name].clamp_min(1e-6), theirs[name].clamp_min(1e-6)
+        expected = (f * suspect[name] + g * other[name]) / (f + g)
+        torch.testing.assert_close(defended.weights[name], expected)
+    assert sorted([*defended.merged, *defended.copied]) == sorted(suspect)
+    assert defended.notes["clean_rows"] == len(rows)
+    again = run_defense(Fisher(), suspect, given)
+    assert fingerprint(again.weights) == fingerprint(defended.weights)
+
+
+def test_after_fit_it_takes_the_clean_pool(victim, tiny_start, tmp_path):
+    callback = DefenseCallback([Fisher()], others=[str(tiny_start)], save=False)
+    data = DemoReviews(train_size=64, validation_size=0, test_size=20, clean_pool_size=8)
+    fresh = ClassifierVictim(str(tiny_start), max_length=64)
+    tiny_trainer(tmp_path, callbacks=[callback]).fit(fresh, data)
+    _, found = callback.results
+    assert found.error is None
+    assert found.given["clean"] == 8
+    assert found.notes["clean_rows"] == 8
+
+
+def test_without_a_clean_pool_it_is_refused_before_training(tiny_start, tmp_path):
+    callback = DefenseCallback([Fisher()], others=[str(tiny_start)])
+    data = DemoReviews(train_size=64, validation_size=0, test_size=20)
+    with pytest.raises(BdlitError, match=r"Fisher needs trusted clean rows.*clean_pool_size"):
+        tiny_trainer(tmp_path, callbacks=[callback]).fit(
+            ClassifierVictim(str(tiny_start), max_length=64), data
+        )
+
+
+def test_no_rows_no_information(victim):
+    with pytest.raises(BdlitError, match="needs rows"):
+        fisher_information(victim, [])
