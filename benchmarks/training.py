@@ -22,7 +22,7 @@ from bdlit.victims import ClassifierVictim
 WARM_UP = 10
 
 
-class Clock(Callback, transformers.TrainerCallback):
+class Clock:
     """Counts the rows between the end of the warm-up and the last step."""
 
     def __init__(self, batch_size):
@@ -35,15 +35,29 @@ class Clock(Callback, transformers.TrainerCallback):
             self.began = now
         self.seconds = now - self.began
 
-    def on_train_batch_end(self, *arguments, **options):
-        self.tick()
-
-    def on_step_end(self, *arguments, **options):
-        self.tick()
-
     @property
     def speed(self):
         return (self.steps - WARM_UP) * self.batch_size / self.seconds
+
+
+class LightningClock(Callback):
+    """Tells the clock of Lightning's steps."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def on_train_batch_end(self, *arguments, **options):
+        self.clock.tick()
+
+
+class TransformersClock(transformers.TrainerCallback):
+    """Tells the clock of transformers' steps."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def on_step_end(self, *arguments, **options):
+        self.clock.tick()
 
 
 def ours(options, data):
@@ -58,7 +72,7 @@ def ours(options, data):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[clock],
+        callbacks=[LightningClock(clock)],
     )
     trainer.fit(victim, data.train_dataloader())
     return clock.speed
@@ -92,7 +106,7 @@ def theirs(options, data, *, full_length):
             arguments,
             train_dataset=rows,
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
-            callbacks=[clock],
+            callbacks=[TransformersClock(clock)],
         ).train()
     return clock.speed
 

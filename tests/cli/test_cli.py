@@ -1,3 +1,4 @@
+import json
 import resource
 import signal
 import subprocess
@@ -224,6 +225,29 @@ def test_unknown_words_get_the_nearest_one(capsys):
 
 def test_compare_of_nothing_is_told(capsys, tmp_path):
     assert str(tmp_path) in fails(capsys, "compare", tmp_path)
+
+
+def test_values_may_stand_apart_from_their_options(capsys, tmp_path):
+    from bdlit.evaluation.result import Result, append_results
+    from bdlit.types import Rate
+
+    cells = [
+        Result(data="sst2", attack="badnet", victim="v", defense=defense, seed=0, asr=Rate(1, 2))
+        for defense in ("none", "WAG", "TIES")
+    ]
+    append_results(tmp_path / "results.jsonl", cells)
+
+    def shown(*options):
+        assert main(["compare", *options]) == 0
+        return {row["defense"] for row in json.loads(capsys.readouterr().out)}
+
+    folder = str(tmp_path)
+    assert shown(folder, "--where", "defense=W*", "--sort", "asr", "--json") == {"WAG"}
+    assert shown("--where=defense=TIES", "--json", folder) == {"TIES"}
+    assert shown("--json", "--where+", "defense!=W*", "--where+=victim=v", folder, folder) == {
+        "none",
+        "TIES",
+    }
 
 
 def test_debug_shows_the_traceback(tmp_path):

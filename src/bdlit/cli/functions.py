@@ -35,8 +35,22 @@ def _spelled_out(function: Callable[..., Any], arguments: list[str]) -> list[str
     first = next(iter(parameters))
     if not str(first.annotation).startswith("list["):
         return spelled
-    free = [word for word in spelled if not word.startswith("-")]
-    return [json.dumps(free), *(w for w in spelled if w.startswith("-"))] if free else spelled
+    options, free = _options_and_words(spelled)
+    return [json.dumps(free), *options] if free else spelled
+
+
+def _options_and_words(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Part options, each with its value, from the words that belong to none."""
+    options: list[str] = []
+    free: list[str] = []
+    for word, before in zip(arguments, ["", *arguments], strict=False):
+        if word.startswith("-"):
+            options.append(word)
+        elif before.startswith("--") and "=" not in before:
+            options[-1] += f"={word}"
+        else:
+            free.append(word)
+    return options, free
 
 
 def _compare() -> tuple[Callable[..., Any], bool]:

@@ -14,7 +14,7 @@ from bdlit.merging.averaging import running_mean
 from bdlit.merging.election import elect_and_average
 from bdlit.merging.settings import DareMerge, require_choice, require_drop, require_scale
 from bdlit.merging.task_vectors import add_to_base, task_vectors
-from bdlit.weights import LazyWeights
+from bdlit.weights import LazyWeights, outline
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -100,13 +100,14 @@ def drop_and_rescale(vector: Weights, *, drop: float, seed: int, index: int = 0)
         mask = torch.from_numpy(kept).view(delta.shape).to(delta.device)
         return delta.div(1 - drop).mul_(mask)
 
-    sizes = {name: vector[name].numel() for name in vector}
+    sizes = {name: outline(vector, name).entries for name in vector}
     kept = sum(
         np.count_nonzero(kept_entries(size, drop=drop, seed=seed, index=index, name=name))
         for name, size in sizes.items()
     )
     notes = {"dropped": 1 - kept / max(1, sum(sizes.values()))}
-    return LazyWeights({name: partial(sparse, name) for name in vector}, notes)
+    thunks = {name: partial(sparse, name) for name in vector}
+    return LazyWeights(thunks, notes, outline=partial(outline, vector))
 
 
 def kept_entries(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from bdlit.errors import BdlitError
-from bdlit.weights import LazyWeights, require_compatible
+from bdlit.weights import LazyWeights, Outline, outline, require_compatible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,10 @@ def task_vectors(base: Weights, models: Sequence[Weights]) -> list[LazyWeights]:
     def difference(model: Weights, name: str) -> Tensor:
         return model[name] - wide_base[name]
 
-    return [LazyWeights({n: partial(difference, model, n) for n in model}) for model in wide]
+    return [
+        LazyWeights({n: partial(difference, model, n) for n in model}, outline=model.outline)
+        for model in wide
+    ]
 
 
 def add_to_base(
@@ -81,7 +84,9 @@ def like_first(
         own = first[name]
         return merged(name).to(own.dtype) if own.is_floating_point() else own
 
-    return LazyWeights({name: partial(tensor, name) for name in first}, notes)
+    return LazyWeights(
+        {name: partial(tensor, name) for name in first}, notes, outline=partial(outline, first)
+    )
 
 
 def _widened_base(base: Weights, first: Weights) -> LazyWeights:
@@ -92,10 +97,11 @@ def _widened_base(base: Weights, first: Weights) -> LazyWeights:
 
 def _forms(first: Weights) -> dict[str, _Form]:
     """Return, for each float tensor of the first model, where and how it is computed."""
+    outlines = {name: outline(first, name) for name in first}
     return {
-        name: (tensor.device, torch.float64 if tensor.dtype == torch.float64 else torch.float32)
-        for name, tensor in first.items()
-        if tensor.is_floating_point()
+        name: (own.device, torch.float64 if own.dtype == torch.float64 else torch.float32)
+        for name, own in outlines.items()
+        if own.is_float
     }
 
 
@@ -103,4 +109,8 @@ def _in_forms(model: Weights, forms: Mapping[str, _Form]) -> LazyWeights:
     def tensor(name: str) -> Tensor:
         return model[name].to(*forms[name])
 
-    return LazyWeights({name: partial(tensor, name) for name in forms})
+    def known(name: str) -> Outline:
+        device, dtype = forms[name]
+        return Outline(outline(model, name).shape, dtype, device)
+
+    return LazyWeights({name: partial(tensor, name) for name in forms}, outline=known)

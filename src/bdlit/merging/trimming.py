@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import hardshrink
 
 from bdlit.merging.settings import Trim, require_choice, require_density
-from bdlit.weights import LazyWeights
+from bdlit.weights import LazyWeights, outline
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -62,7 +62,7 @@ def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> 
     """
     require_density(density)
     require_choice("trim", scope, Trim)
-    sizes = {name: vector[name].numel() for name in vector}
+    sizes = {name: outline(vector, name).entries for name in vector}
     names = [name for name, size in sizes.items() if size]
     groups = [names] if scope == "model" else [[name] for name in names]
     thresholds: dict[str, float] = {}
@@ -82,7 +82,8 @@ def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> 
     def trimmed(name: str) -> Float[Tensor, " *shape"]:
         return hardshrink(vector[name], bars.get(name, 0.0))
 
-    return LazyWeights({name: partial(trimmed, name) for name in vector}, notes)
+    thunks = {name: partial(trimmed, name) for name in vector}
+    return LazyWeights(thunks, notes, outline=partial(outline, vector))
 
 
 def magnitude_threshold(vector: Weights, names: Sequence[str], count: int) -> Threshold:

@@ -7,4 +7,6 @@ from .lazy import select as select
 from .naming import align_names as align_names
 from .naming import float_names as float_names
 from .opening import open_weights as open_weights
+from .outlines import Outline as Outline
+from .outlines import outline as outline
 from .saving import save_weights as save_weights

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from bdlit.errors import BdlitError
+from bdlit.weights.outlines import outline
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -51,17 +52,19 @@ def _differences(
     suspect: Weights, other: Weights, names: Collection[str] | None
 ) -> tuple[str, ...]:
     wanted = list(suspect) if names is None else list(names)
+    ours = {n: outline(suspect, n) for n in wanted}
+    theirs = {n: outline(other, n) for n in wanted if n in other}
     # Integer buffers (position ids) come and go between versions of transformers, and are copied.
-    missing = [n for n in wanted if n not in other and suspect[n].is_floating_point()]
+    missing = [n for n, own in ours.items() if n not in theirs and own.is_float]
     extra = (
-        [n for n in other if n not in suspect and other[n].is_floating_point()]
+        [n for n in other if n not in suspect and outline(other, n).is_float]
         if names is None
         else []
     )
-    common = [n for n in wanted if n in other and suspect[n].is_floating_point()]
-    reshaped = [n for n in common if other[n].shape != suspect[n].shape]
-    retyped = [n for n in common if not other[n].is_floating_point()]
-    shapes = [f"{n} {list(other[n].shape)}, not {list(suspect[n].shape)}" for n in reshaped]
+    common = [n for n in theirs if ours[n].is_float]
+    reshaped = [n for n in common if theirs[n].shape != ours[n].shape]
+    retyped = [n for n in common if not theirs[n].is_float]
+    shapes = [f"{n} {list(theirs[n].shape)}, not {list(ours[n].shape)}" for n in reshaped]
     return (
         _listed(len(missing), "missing", missing),
         _listed(len(extra), "too many", extra),

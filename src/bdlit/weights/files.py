@@ -11,10 +11,11 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bdlit.errors import BdlitError
+from bdlit.weights.outlines import Outline
+from bdlit.weights.safetensors_file import SafetensorsFile
 
 
 class SafetensorsWeights(Mapping[str, Tensor]):
@@ -29,8 +30,9 @@ class SafetensorsWeights(Mapping[str, Tensor]):
 
     def __init__(self, *paths: Path) -> None:
         self.paths = paths
-        files = [_opened(path) for path in paths]
-        self._file_of = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+        self._file_of = {
+            name: file for file in map(SafetensorsFile, paths) for name in file.outlines
+        }
 
     @classmethod
     def from_index(cls, index: Path) -> SafetensorsWeights:
@@ -59,8 +61,19 @@ class SafetensorsWeights(Mapping[str, Tensor]):
         return weights
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._file_of[name].get_tensor(name)
-        return tensor
+        return self._file_of[name].read(name)
+
+    def outline(self, name: str) -> Outline:
+        """Return shape and dtype of a tensor, which is not read for it."""
+        return self._file_of[name].outlines[name]
+
+    @property
+    def layout(self) -> dict[str, list[str]]:
+        """The names in each file, by the file's name."""
+        held: dict[str, list[str]] = {path.name: [] for path in self.paths}
+        for name, file in self._file_of.items():
+            held[file.path.name].append(name)
+        return held
 
     def __contains__(self, name: object) -> bool:
         return name in self._file_of  # the default would read the tensor
@@ -73,15 +86,6 @@ class SafetensorsWeights(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"SafetensorsWeights({', '.join(map(str, self.paths))})"
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise BdlitError(
-            f"{path} cannot be read as safetensors ({error}): copy or download it again"
-        ) from error
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bdlit.weights.outlines import Outline, outline
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,18 +24,36 @@ class LazyWeights(Mapping[str, "Tensor"]):
     >>> weights["w"]
     tensor([1., 1.])
 
+    Args:
+        thunks: A function for each name, which computes the tensor.
+        notes: What the computation has to say, ready for JSON.
+        outline: From a name to what `Outline` says of its tensor, where that is known without
+            computing it.
+
     Attributes:
         notes: What the computation that made these weights has to say, ready for JSON.
     """
 
     def __init__(
-        self, thunks: Mapping[str, Callable[[], Tensor]], notes: Mapping[str, Any] | None = None
+        self,
+        thunks: Mapping[str, Callable[[], Tensor]],
+        notes: Mapping[str, Any] | None = None,
+        *,
+        outline: Callable[[str], Outline] | None = None,
     ) -> None:
         self._thunks = dict(thunks)
+        self._outline = outline
         self.notes = dict(notes or {})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._thunks[name]()
+
+    def outline(self, name: str) -> Outline:
+        """Return shape, dtype and device of a tensor, without computing it where they are known."""
+        if self._outline is not None:
+            return self._outline(name)
+        tensor = self[name]
+        return Outline(tensor.shape, tensor.dtype, tensor.device)
 
     def __contains__(self, name: object) -> bool:
         return name in self._thunks  # the default would compute the tensor
@@ -55,7 +75,8 @@ def select(weights: Weights, names: Iterable[str]) -> LazyWeights:
     >>> list(select({"a": torch.ones(1), "b": torch.ones(1)}, ["b"]))
     ['b']
     """
-    return LazyWeights({name: partial(weights.__getitem__, name) for name in names})
+    thunks = {name: partial(weights.__getitem__, name) for name in names}
+    return LazyWeights(thunks, outline=partial(outline, weights))
 
 
 def overlay(under: Weights, over: Weights) -> LazyWeights:
@@ -65,6 +86,8 @@ def overlay(under: Weights, over: Weights) -> LazyWeights:
     >>> overlay({"a": torch.zeros(1), "b": torch.zeros(1)}, {"b": torch.ones(1)})["b"]
     tensor([1.])
     """
+    source = {name: over if name in over else under for name in under}
     return LazyWeights(
-        {name: partial((over if name in over else under).__getitem__, name) for name in under}
+        {name: partial(model.__getitem__, name) for name, model in source.items()},
+        outline=lambda name: outline(source[name], name),
     )

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bdlit.weights.lazy import LazyWeights
+from bdlit.weights.outlines import outline
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -19,7 +20,7 @@ def float_names(weights: Weights) -> list[str]:
     >>> float_names({"w": torch.ones(2), "position_ids": torch.arange(2)})
     ['w']
     """
-    return [name for name in weights if weights[name].is_floating_point()]
+    return [name for name in weights if outline(weights, name).is_float]
 
 
 def align_names(weights: Weights, suspect: Weights) -> LazyWeights:
@@ -36,8 +37,10 @@ def align_names(weights: Weights, suspect: Weights) -> LazyWeights:
     ['bert.embeddings.w']
     """
     found = {name: next((n for n in _spellings(name) if n in weights), None) for name in suspect}
+    own = {name: spelled for name, spelled in found.items() if spelled is not None}
     return LazyWeights(
-        {name: partial(weights.__getitem__, own) for name, own in found.items() if own is not None}
+        {name: partial(weights.__getitem__, spelled) for name, spelled in own.items()},
+        outline=lambda name: outline(weights, own[name]),
     )
 
 
