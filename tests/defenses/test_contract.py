@@ -37,8 +37,8 @@ by_variant = pytest.mark.parametrize("defense", VARIANTS, ids=repr)
 def state(seed):
     generator = torch.Generator().manual_seed(seed)
     return {
-        "bert.layer.weight": torch.randn(4, 3, generator=generator),
-        "bert.layer.bias": torch.randn(3, generator=generator).to(torch.bfloat16),
+        "bert.encoder.layer.0.dense.weight": torch.randn(4, 3, generator=generator),
+        "bert.encoder.layer.0.dense.bias": torch.randn(3, generator=generator).to(torch.bfloat16),
         "bert.position_ids": torch.randint(9, (5,), generator=generator),
         "classifier.weight": torch.randn(2, 3, generator=generator),
     }

@@ -12,11 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.data.base import NO_ATTACK, TextDataModule
-from bdlit.defenses.base import Defense
+from bdlit.defenses.base import Defense, by_name
 from bdlit.defenses.relatives import (
     Job,
     Relative,
-    job_with,
     open_relative,
     require_clean_rows,
 )
@@ -66,7 +65,7 @@ class DefenseCallback(Callback):
         save: bool = True,
         directory: str | None = None,
     ) -> None:
-        self.defenses = _by_name(defenses)
+        self.defenses = by_name(defenses)
         self.others = list(others)
         self.base = base
         self.benign = benign
@@ -145,7 +144,14 @@ class DefenseCallback(Callback):
     ) -> Job:
         if "base" in defense.needs and base is None:
             base = Relative("the victim's start", model_weights(victim.initial_model()))
-        return job_with(name, defense, others, base, clean=data.clean_pool, victim=victim)
+        return Job(
+            name=name,
+            defense=defense,
+            others=others,
+            base=base,
+            clean=data.clean_pool,
+            victim=victim,
+        )
 
     def _subject(self, victim: Victim, data: TextDataModule, floor: Mapping[str, Rate]) -> Subject:
         return Subject(
@@ -161,17 +167,6 @@ class DefenseCallback(Callback):
         wanted = Path(self.directory or trainer.default_root_dir)
         taken = (wanted / "results.jsonl").exists() or (wanted / "victim").exists()
         return first_free(wanted / "run") if taken else wanted
-
-
-def _by_name(defenses: Sequence[Defense]) -> dict[str, Defense]:
-    named: dict[str, Defense] = {}
-    for defense in defenses:
-        name, number = defense.name, 1
-        while name in named:
-            number += 1
-            name = f"{defense.name}-{number}"
-        named[name] = defense
-    return named
 
 
 def _victim_name(data: TextDataModule) -> str:

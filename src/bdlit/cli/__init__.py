@@ -16,7 +16,10 @@ _TRAINER = {
     "predict": "write what a checkpoint predicts for the clean test rows",
 }
 _FUNCTIONS = {
+    "defend": "purify a saved model by one or several defenses, and measure that",
+    "merge": "merge saved models into one",
     "study": "train many models, defend many suspects, from one file",
+    "inspect": "tell what checkpoints are, if they are safe, and how far they are apart",
     "compare": "show any number of runs in one table",
     "poison": "write a poisoned data set",
     "list": "show the attacks, data sets, victims or defenses there are",

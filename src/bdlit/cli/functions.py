@@ -59,10 +59,32 @@ def _compare() -> tuple[Callable[..., Any], bool]:
     return compare, True
 
 
+def _inspect() -> tuple[Callable[..., Any], bool]:
+    from bdlit.cli.inspect import inspect
+
+    return inspect, True
+
+
 def _list() -> tuple[Callable[..., Any], bool]:
     from bdlit.cli.listing import list_what
 
     return list_what, True
+
+
+def _merge() -> tuple[Callable[..., Any], bool]:
+    from bdlit.cli.merge import merge
+
+    return merge, False
+
+
+def _defend() -> tuple[Callable[..., Any], bool]:
+    import bdlit.attacks
+    import bdlit.data.demo
+    import bdlit.data.named
+    import bdlit.defenses  # noqa: F401
+    from bdlit.cli.defend import defend
+
+    return defend, False
 
 
 def _poison() -> tuple[Callable[..., Any], bool]:
@@ -84,4 +106,12 @@ def _study() -> tuple[Callable[..., Any], bool]:
     return study, False
 
 
-_COMMANDS = {"compare": _compare, "list": _list, "poison": _poison, "study": _study}
+_COMMANDS = {
+    "compare": _compare,
+    "defend": _defend,
+    "inspect": _inspect,
+    "list": _list,
+    "merge": _merge,
+    "poison": _poison,
+    "study": _study,
+}

@@ -8,6 +8,7 @@ from .dare import DARE as DARE
 from .fisher import Fisher as Fisher
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
+from .passthrough import Passthrough as Passthrough
 from .table import capability_table as capability_table
 from .ties import TIES as TIES
 from .wag import WAG as WAG
@@ -23,5 +24,6 @@ __all__ = [
     "SLERP",
     "Linear",
     "Fisher",
+    "Passthrough",
     "capability_table",
 ]

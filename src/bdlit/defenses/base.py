@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from bdlit.errors import BdlitError
@@ -65,9 +66,11 @@ class Defense(ABC):
 
     Attributes:
         needs: Names of the resources that `apply` needs, in the order of its signature.
+        listed: Whether it stands in the capability table.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    listed: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         """Read the needs from the signature of `apply`."""
@@ -107,3 +110,21 @@ def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Def
         )
     given = {need: getattr(resources, need) for need in defense.needs}
     return defense.apply(suspect, **given)
+
+
+def by_name(defenses: Sequence[Defense]) -> dict[str, Defense]:
+    """Return defenses under names of their own: `WAG`, `WAG-2` for a second one."""
+    named: dict[str, Defense] = {}
+    for defense in defenses:
+        name, number = defense.name, 1
+        while name in named:
+            number += 1
+            name = f"{defense.name}-{number}"
+        named[name] = defense
+    return named
+
+
+def settings_of(defense: Defense) -> dict[str, Any]:
+    """Return the settings of a defense, ready for JSON."""
+    settings: dict[str, Any] = asdict(defense) if is_dataclass(defense) else {}
+    return dict(json.loads(json.dumps(settings, default=repr)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,63 +30,54 @@ class Relative:
     name: str
     weights: Weights
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content, read once; see `bdlit.weights.fingerprint`."""
+        return fingerprint(self.weights)
+
     def described(self) -> dict[str, Any]:
         """Return name and content hash, for the record."""
-        return {"name": self.name, "sha256": fingerprint(self.weights)}
+        return {"name": self.name, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One defense to be run on a suspect.
+    """One defense to be run on a suspect, with what the defender holds.
 
     Attributes:
         name: Name of the defense in folders, logs and results.
-        defense: The method.
-        resources: What the defender is given.
-        given: The same in words, for the record: addresses or names, and fingerprints.
-    """
-
-    name: str
-    defense: Defense
-    resources: Resources
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-
-def job_with(
-    name: str,
-    defense: Defense,
-    others: Sequence[Relative],
-    base: Relative | None,
-    *,
-    clean: Sequence[Example] = (),
-    victim: Victim | None = None,
-) -> Job:
-    """Return a job of a defense with what the defender holds; none is given what is not there.
-
-    Args:
-        name: Name of the job in folders, logs and results.
         defense: The method.
         others: Other models.
         base: The checkpoint that all were fine-tuned from.
         clean: Trusted clean rows.
         victim: The suspect as a module to run, a plain Hugging Face model.
     """
-    needs_clean = "clean" in defense.needs
-    return Job(
-        name=name,
-        defense=defense,
-        resources=Resources(
-            others=[other.weights for other in others],
-            base=base.weights if base else None,
-            clean=list(clean) or None,
-            victim=victim,
-        ),
-        given={
-            "others": [other.described() for other in others],
-            "base": base.described() if base else None,
-            **({"clean": len(clean)} if needs_clean else {}),
-        },
-    )
+
+    name: str
+    defense: Defense
+    others: Sequence[Relative] = ()
+    base: Relative | None = None
+    clean: Sequence[Example] = ()
+    victim: Victim | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """What the defense may be given; it gets what it declares, and not what is not there."""
+        return Resources(
+            others=[other.weights for other in self.others],
+            base=self.base.weights if self.base else None,
+            clean=list(self.clean) or None,
+            victim=self.victim,
+        )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The same in words, for the record: names and hashes, which are read now."""
+        return {
+            "others": [other.described() for other in self.others],
+            "base": self.base.described() if self.base else None,
+            **({"clean": len(self.clean)} if "clean" in self.defense.needs else {}),
+        }
 
 
 def require_clean_rows(defenses: Mapping[str, Defense], data: TextDataModule) -> None:

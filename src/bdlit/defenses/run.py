@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.data.base import NO_ATTACK
-from bdlit.defenses.base import Defended, Defense, run_defense
+from bdlit.defenses.base import Defended, run_defense, settings_of
+from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result
@@ -110,6 +111,7 @@ def purify(
     suspect = model_weights(model)
     start = time.perf_counter()
     defended = run_defense(job.defense, suspect, job.resources)
+    require_depth_kept(defended, suspect)
     weights = dict(defended.weights)  # a lazy merge is computed here
     seconds = time.perf_counter() - start
     _require_finite(weights, job.name)
@@ -163,12 +165,6 @@ def provenance(
         "scores": asdict(scores),
         **circumstances(),
     }
-
-
-def settings_of(defense: Defense) -> dict[str, Any]:
-    """Return the settings of a defense, ready for JSON."""
-    settings: dict[str, Any] = asdict(defense) if is_dataclass(defense) else {}
-    return dict(json.loads(json.dumps(settings, default=repr)))
 
 
 def _changed(weights: Weights, suspect: Weights) -> int:

@@ -19,7 +19,7 @@ def defense_classes() -> list[type[Defense]]:
     >>> bdlit.defenses.WAG in defense_classes()
     True
     """
-    usable = [cls for cls in _descendants(Defense) if not inspect.isabstract(cls)]
+    usable = [c for c in _descendants(Defense) if c.listed and not inspect.isabstract(c)]
     return sorted(usable, key=lambda cls: cls.__name__)
 
 

@@ -5,7 +5,10 @@ from .dropping import drop_and_rescale as drop_and_rescale
 from .election import elect_and_average as elect_and_average
 from .election import ties as ties
 from .fisher import fisher_average as fisher_average
+from .passthrough import passthrough as passthrough
 from .spherical import slerp as slerp
+from .substitution import grid as grid
+from .substitution import substitute as substitute
 from .task_vectors import add_to_base as add_to_base
 from .task_vectors import task_vectors as task_vectors
 from .trimming import trim_smallest as trim_smallest

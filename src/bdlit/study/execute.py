@@ -11,7 +11,6 @@ from bdlit.data.base import TextDataModule
 from bdlit.defenses.relatives import (
     Job,
     Relative,
-    job_with,
     open_relative,
     require_clean_rows,
 )
@@ -134,7 +133,14 @@ class Study:
         names = self.plan.others_of(cell, subject.victim)
         others = [self._relative(victim, name, subject.seed) for name in names]
         base = self._base(victim, data, subject.seed) if "base" in treatment.defense.needs else None
-        return job_with(cell, treatment.defense, others, base, clean=data.clean_pool, victim=victim)
+        return Job(
+            name=cell,
+            defense=treatment.defense,
+            others=others,
+            base=base,
+            clean=data.clean_pool,
+            victim=victim,
+        )
 
     def _relative(self, victim: Victim, name: str, seed: int) -> Relative:
         return open_relative(str(self.workshop.model(name, seed)), victim, name)

@@ -1,7 +1,14 @@
+from .adapter_saving import save_adapter as save_adapter
+from .adapter_saving import write_adapter as write_adapter
+from .adapters import AdapterWeights as AdapterWeights
 from .compatibility import require_compatible as require_compatible
+from .factors import Adapter as Adapter
+from .factors import Factors as Factors
+from .factors import LazyFactors as LazyFactors
 from .files import SafetensorsWeights as SafetensorsWeights
 from .hashing import fingerprint as fingerprint
 from .lazy import LazyWeights as LazyWeights
+from .lazy import on_device as on_device
 from .lazy import overlay as overlay
 from .lazy import select as select
 from .naming import align_names as align_names

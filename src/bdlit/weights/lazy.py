@@ -91,3 +91,23 @@ def overlay(under: Weights, over: Weights) -> LazyWeights:
         {name: partial(model.__getitem__, name) for name, model in source.items()},
         outline=lambda name: outline(source[name], name),
     )
+
+
+def on_device(weights: Weights, device: str) -> Weights:
+    """Return weights whose tensors arrive on a device, which merges then compute on.
+
+    >>> import torch
+    >>> on_device({"w": torch.ones(1)}, "cpu")["w"].device
+    device(type='cpu')
+    """
+    if device == "cpu":
+        return weights
+    import torch
+
+    def moved(name: str) -> Tensor:
+        return weights[name].to(device)
+
+    def known(name: str) -> Outline:
+        return outline(weights, name)._replace(device=torch.device(device))
+
+    return LazyWeights({name: partial(moved, name) for name in weights}, outline=known)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdlit.errors import BdlitError
+from bdlit.weights.adapter_config import CONFIG_NAME, read_adapter_config
+from bdlit.weights.adapters import AdapterWeights
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 
 if TYPE_CHECKING:
@@ -16,7 +20,7 @@ _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _RUN_FOLDERS = ("model", "victim")  # where a run of bdlit keeps its model
 
 
-def open_weights(address: str | Path) -> Weights:
+def open_weights(address: str | Path, *, base: str | Path | None = None) -> Weights:
     """Open a checkpoint as a read-only mapping from name to tensor; nothing in it is run.
 
     Args:
@@ -25,48 +29,79 @@ def open_weights(address: str | Path) -> Weights:
             `pytorch_model.bin`); a folder of a bdlit run, which holds one as `model/` or
             `victim/`; a `.safetensors` file; a state dict (`.bin`, `.pt`, `.pth`); a Lightning
             `.ckpt`, whose `model.` prefix is taken off; or a hub id, `owner/name` or
-            `owner/name@revision`, of which safetensors and JSON files alone are fetched.
+            `owner/name@revision`, of which safetensors and JSON files alone are fetched. A
+            directory or hub id may also hold a LoRA adapter of peft.
+        base: The model that an adapter is merged into, any address of a dense model; by default
+            the one that the adapter names, so name it for an adapter that you do not trust.
+            Without an adapter it plays no part.
 
     Returns:
-        The weights; safetensors and zip-format checkpoints are read tensor by tensor on access.
+        The weights; safetensors and zip-format checkpoints are read tensor by tensor on access,
+        and adapters are merged so (`AdapterWeights`).
 
     Raises:
-        BdlitError: Nothing is there, it is broken or of another kind, or opening it would run
-            code.
+        BdlitError: Nothing is there, it is broken or of another kind, opening it would run
+            code, or an adapter is more than a low-rank change of weights or has no fitting base.
 
     >>> open_weights("no/such/model.safetensors")
     Traceback (most recent call last):
     bdlit.errors.BdlitError: there is no model at no/such/model.safetensors: check the path
     """
+    return _opened(address, partial(_open_adapter, base=base))
+
+
+def _opened(address: str | Path, open_adapter: Callable[[Path], Weights]) -> Weights:
     path = Path(address).expanduser()
     if path.is_dir():
-        weights = _open_directory(path)
+        weights = _open_directory(path, open_adapter)
     elif path.is_file():
         weights = _open_file(path)
     else:
-        weights = _open_directory(_downloaded(str(address)))
+        weights = _open_directory(downloaded(str(address)), open_adapter)
     if not weights:
         raise BdlitError(f"{address} holds no tensors: give a checkpoint with weights")
     _require_dense(weights, address)
     return weights
 
 
-def _open_directory(path: Path) -> Weights:
+def _open_directory(path: Path, open_adapter: Callable[[Path], Weights]) -> Weights:
     for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
         if (path / name).is_file():
             return _open_file(path / name)
-    if (path / "adapter_config.json").is_file():
-        raise BdlitError(
-            f"{path} is an adapter, not a model: merge it into its base first "
-            "(peft: merge_and_unload) and save that"
-        )
+    if (path / CONFIG_NAME).is_file():
+        return open_adapter(path)
     for name in _RUN_FOLDERS:
         if (path / name).is_dir():
-            return _open_directory(path / name)
+            return _open_directory(path / name, open_adapter)
     raise BdlitError(
         f"{path} holds no model: neither model.safetensors, nor shards with their index, "
-        "nor pytorch_model.bin"
+        "nor pytorch_model.bin, nor an adapter"
     )
+
+
+def _open_adapter(path: Path, base: str | Path | None) -> Weights:
+    config = read_adapter_config(path)
+    if base is not None:
+        name, _, revision = str(base).partition("@") if not Path(base).exists() else (base, "", "")
+        config |= {"base_model_name_or_path": str(name), "revision": revision or None}
+    address = config.get("base_model_name_or_path")
+    if not address:
+        raise BdlitError(f"{path} is an adapter that names no base model: give it as base=...")
+    here = Path(address).expanduser()
+    if config.get("revision") and not here.exists():
+        address = f"{address}@{config['revision']}"
+    try:
+        dense = _opened(address, _refuse_adapter)
+    except BdlitError as error:
+        raise BdlitError(
+            f"{path} is an adapter, and its base did not open ({error}); name another by base=..."
+        ) from error
+    known = str(here.resolve()) if here.exists() else str(address)
+    return AdapterWeights(path, dense, base_address=known, config=config)
+
+
+def _refuse_adapter(path: Path) -> Weights:
+    raise BdlitError(f"{path} is an adapter itself: merge it into its base and save that first")
 
 
 def _open_file(path: Path) -> Weights:
@@ -88,11 +123,22 @@ def _require_dense(weights: Weights, address: str | Path) -> None:
     if any(".lora_A" in name for name in weights):
         raise BdlitError(
             f"{address} holds LoRA factors, and averaging factors is not averaging models: "
-            "merge the adapter into its base first (peft: merge_and_unload) and save that"
+            f"give the adapter's directory, with its {CONFIG_NAME}"
         )
 
 
-def _downloaded(address: str) -> Path:
+def model_folder(path: Path) -> Path:
+    """Return the directory that holds the model: this one, or a run's `model/` or `victim/`."""
+    runs = (path / name for name in _RUN_FOLDERS if not (path / "config.json").is_file())
+    return next((folder for folder in runs if folder.is_dir()), path)
+
+
+def downloaded(address: str) -> Path:
+    """Return the local copy of a model on the hub: safetensors and plain JSON alone.
+
+    Raises:
+        BdlitError: The address is no hub id, or the hub does not give the model.
+    """
     parsed = _HUB_ID.fullmatch(address)
     # `runs/badnet` under an existing `runs` is a path with a slip, not a model of user `runs`.
     if (
@@ -108,7 +154,7 @@ def _downloaded(address: str) -> Path:
         folder = snapshot_download(
             parsed["repo"],
             revision=parsed["revision"],
-            allow_patterns=["model*.safetensors", "*.json"],
+            allow_patterns=["model*.safetensors", "adapter_model*.safetensors", "*.json"],
         )
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -1,0 +1,84 @@
+"""`bdlit defend`: one suspicious checkpoint in, a purified one out, measured if data is given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bdlit.attacks.base import Attack
+from bdlit.cli.writing import show_written, writing_with_progress
+from bdlit.data.base import TextDataModule
+from bdlit.defenses.base import Defense, by_name
+from bdlit.defenses.case import Case
+from bdlit.defenses.labels import LabelPolicy
+from bdlit.defenses.measuring import Measure
+from bdlit.defenses.parents import Differences, open_parents
+from bdlit.defenses.relatives import require_clean_rows
+from bdlit.errors import BdlitError
+from bdlit.report.compare import compare
+
+
+def defend(
+    suspect: str,
+    defense: Defense | list[Defense],
+    out: str,
+    others: Sequence[str] = (),
+    base: str | None = None,
+    data: TextDataModule | None = None,
+    attacks: Sequence[Attack] = (),
+    benign: str | None = None,
+    max_length: int = 128,
+    precision: str = "32-true",
+    labels: LabelPolicy = "error",
+    differences: Differences = "error",
+    device: Literal["cpu", "cuda"] = "cpu",
+    verify: bool = False,
+) -> None:
+    """Purify a saved model by one or several defenses, and measure what that did.
+
+    Each purified model is written to OUT/<defense>, with its provenance and a model card. With
+    data, the suspect and every purified model are measured, into OUT/results.jsonl. Run the same
+    command again after an interruption: what is finished is not done again.
+
+    Args:
+        suspect: The model to purify: directory, file, or hub id.
+        defense: How to purify it; several as a list.
+        out: Folder of the results.
+        others: Models to merge it with.
+        base: The checkpoint that all were fine-tuned from, where a method needs it.
+        data: Data set to measure on; without it the models are only merged.
+        attacks: Attacks to measure, beside those that the data brings.
+        benign: A model without a backdoor, for the floor of ASR; no defense is given it.
+        max_length: Longest input in tokens.
+        precision: Precision of the measurements, as Lightning's Trainer calls it.
+        labels: Classes in another order are refused (`error`), brought into the suspect's order
+            (`permute`), or merged as they stand (`ignore`).
+        differences: Tensors that not all models have in one shape are refused (`error`), or stay
+            the suspect's own (`keep_suspect`).
+        device: Where to merge and to measure.
+        verify: Load each result with transformers and run it once.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    defenses = by_name([defense] if isinstance(defense, Defense) else defense)
+    parents = open_parents(suspect, others, base, labels=labels, differences=differences)
+    measure = None
+    if data is not None:
+        require_clean_rows(defenses, data)
+        accelerator = "gpu" if device == "cuda" else "cpu"
+        measure = Measure(
+            data, attacks, max_length=max_length, precision=precision, accelerator=accelerator
+        )
+    elif attacks or benign:
+        raise BdlitError("--attacks and --benign are about measurements: give --data as well")
+    case = Case(parents, Path(out), measure, Path(benign) if benign else None)
+    for name, method in defenses.items():
+        with writing_with_progress(name, device=device, verify=verify) as writing:
+            origin = case.purify(name, method, writing)
+        if origin is None:
+            print(f"{name}: finished before")
+        else:
+            show_written(Path(out) / name, origin)
+    if measure is not None:
+        compare([out], attacks="all")

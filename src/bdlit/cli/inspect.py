@@ -1,0 +1,81 @@
+"""`bdlit inspect`: what checkpoints are, whether they are safe, and how far they are apart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bdlit.report.inspection import Comparison
+    from bdlit.weights.inspection import Inspection
+
+
+def inspect(addresses: list[str], *, json: bool = False, html: str | None = None) -> None:
+    """Tell what checkpoints are and how far they are apart, without running anything in them.
+
+    Of each: form, architecture, tensors, labels, tokenizer, fingerprint, broken tensors, and what
+    would run code if it were trusted. Of several, against the first: whether they can be merged,
+    and their distance, by layer and by kind of module.
+
+    Args:
+        addresses: Directories of Hugging Face models, adapters or bdlit runs; files (.safetensors,
+            .bin, .pt, .pth, .ckpt); or models on the hub, owner/name or owner/name@revision.
+        json: Print everything as JSON instead, with a distance for every tensor.
+        html: Also write it to this file, as one self-contained page with heat maps.
+
+    Raises:
+        BdlitError: There is no checkpoint at an address, a file is broken, or the page cannot be
+            written.
+    """
+    from bdlit.defenses.head import HEAD_NAMES
+    from bdlit.report.inspection import print_inspections, to_json
+    from bdlit.weights.inspection import inspect_checkpoint
+
+    found = []
+    for address in addresses:
+        with _progress(f"reading {address}") as watch:
+            found.append(inspect_checkpoint(address, head_names=HEAD_NAMES, watch=watch))
+    comparisons = [_compared(found[0], other) for other in found[1:]]
+    if json:
+        print(to_json(found, comparisons))
+    else:
+        print_inspections(found, comparisons)
+    if html:
+        from bdlit.report.inspection_page import write_inspection_page
+
+        write_inspection_page(Path(html), found, comparisons)
+        print(f"wrote {html}", file=sys.stderr)
+
+
+def _compared(first: Inspection, other: Inspection) -> Comparison:
+    from bdlit.report.inspection import Comparison
+    from bdlit.weights.differences import differences
+    from bdlit.weights.distance import aligned, distances
+
+    apart = []
+    if first.weights is not None and other.weights is not None:
+        with _progress(f"measuring {other.address}") as watch:
+            apart = distances(*aligned(first.weights, other.weights), watch)
+    return Comparison(first.address, other.address, differences(first, other), apart)
+
+
+@contextmanager
+def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what to call with work done and all work; a bar shows it where a person is looking."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,77 @@
+"""`bdlit merge`: saved models in, one merged model out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bdlit.cli.writing import show_written, writing_with_progress
+from bdlit.defenses.base import Defense
+from bdlit.defenses.from_recipe import FromRecipe
+from bdlit.defenses.labels import LabelPolicy
+from bdlit.defenses.parents import Differences, open_parents
+from bdlit.defenses.relatives import Job
+from bdlit.defenses.saved import purify_saved
+from bdlit.errors import BdlitError
+from bdlit.recipes import read_recipe
+
+
+def merge(
+    out: str,
+    suspect: str | None = None,
+    defense: Defense | None = None,
+    others: Sequence[str] = (),
+    base: str | None = None,
+    recipe: str | None = None,
+    seed: int = 0,
+    labels: LabelPolicy = "error",
+    differences: Differences = "error",
+    device: Literal["cpu", "cuda"] = "cpu",
+    verify: bool = False,
+) -> None:
+    """Merge a saved model with others, tensor by tensor, and write the result.
+
+    Nothing of the models is run, and no more than a few tensors are in memory at a time. Run the
+    same command again after an interruption, and it goes on where it stopped.
+
+    Args:
+        out: Folder of the merged model, in Hugging Face form; it must not exist.
+        suspect: The model to purify: directory, file, or hub id.
+        defense: How to merge.
+        others: Models to merge it with.
+        base: The checkpoint that all were fine-tuned from, where the method needs it.
+        recipe: A mergekit-style YAML file, in place of suspect, defense, others and base.
+        seed: Seed of what the recipe's DARE drops.
+        labels: Classes in another order are refused (`error`), brought into the suspect's order
+            (`permute`), or merged as they stand (`ignore`).
+        differences: Tensors that not all models have in one shape are refused (`error`), or stay
+            the suspect's own (`keep_suspect`).
+        device: Where to compute.
+        verify: Load the result with transformers and run it once.
+    """
+    if recipe is not None:
+        if suspect or defense or others or base:
+            raise BdlitError("a recipe names its own models and method: give --recipe alone")
+        defense = _from_recipe(Path(recipe), seed)
+        suspect, *others = defense.addresses
+    if suspect is None or defense is None:
+        raise BdlitError("give --suspect and --defense, or a mergekit-style --recipe")
+    if "victim" in defense.needs:
+        raise BdlitError(
+            f"{defense.name} has to run the models on trusted rows: take `bdlit defend` with --data"
+        )
+    parents = open_parents(suspect, others, base, labels=labels, differences=differences)
+    job = Job(name=defense.name, defense=defense, others=parents.others, base=parents.base)
+    with writing_with_progress(defense.name, device=device, verify=verify) as writing:
+        origin = purify_saved(parents.suspect, job, Path(out), writing, keep=parents.keep)
+    show_written(Path(out), origin)
+
+
+def _from_recipe(path: Path, seed: int) -> FromRecipe:
+    """Read a recipe; its first model that is not the base gives the result its form."""
+    recipe = read_recipe(path)
+    models = [address for address in recipe.addresses if address != recipe.base]
+    first = models[0] if models else recipe.addresses[0]
+    rest = [address for address in recipe.addresses if address != first]
+    return FromRecipe(recipe=recipe, addresses=(first, *rest), seed=seed)

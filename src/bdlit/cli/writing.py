@@ -1,0 +1,77 @@
+"""What the terminal shows while a model is written, and after."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bdlit.defenses.saved import Writing
+from bdlit.defenses.verify import verify as load_and_run
+from bdlit.errors import BdlitError
+
+
+@contextmanager
+def writing_with_progress(
+    name: str, *, device: str = "cpu", verify: bool = False
+) -> Iterator[Writing]:
+    """Yield how to write a model, with a progress bar where a person is looking.
+
+    Args:
+        name: Name of the method, beside the bar.
+        device: Where to compute.
+        verify: Load the result with transformers and run it once.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BdlitError("there is no CUDA device here: leave --device out")
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # One thread per tensor in place of several: the passes over a tensor are short.
+    torch.set_num_threads(1)
+    bar = Progress(
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task(name, total=None)
+        yield Writing(
+            workers=workers or 1,
+            device=device,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            check=_check if verify else None,
+        )
+
+
+def _check(folder: Path) -> None:
+    print(f"verified: {load_and_run(folder)}")
+
+
+def show_written(out: Path, origin: Mapping[str, Any]) -> None:
+    """Print what was written, how far it is from its parents, and what to know about it."""
+    notes = origin["notes"]
+    print(
+        f"wrote {out}: {origin['name']}, {len(origin['merged'])} tensors merged, "
+        f"{len(origin['copied'])} copied, {origin['seconds']:.1f} s"
+    )
+    for parent, apart in notes["distance"].items():
+        if apart["relative_l2"] is not None and apart["cosine"] is not None:
+            print(
+                f"  from {parent}: relative L2 {apart['relative_l2']:.4f}, "
+                f"cosine {apart['cosine']:.6f}"
+            )
+    if not notes["changed"]:
+        print("  warning: nothing changed; every tensor is the suspect's own")
+    if origin["left_behind"]:
+        print(f"  left behind, because it would run code: {', '.join(origin['left_behind'])}")

@@ -1,0 +1,90 @@
+"""The model card of a purified model: what it is made of, what was measured, what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from bdlit.types import Scores
+
+
+def model_card(origin: Mapping[str, Any], before: Scores | None, after: Scores | None) -> str:
+    """Return a README.md with YAML front matter.
+
+    Args:
+        origin: The content of `provenance.json`.
+        before: Scores of the suspect, if it was measured.
+        after: Scores of the purified model.
+    """
+    parents = [origin["suspect"], *origin["given"].get("others", [])]
+    front = {
+        "base_model": [parent["name"] for parent in parents],
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "tags": ["merge", "bdlit", "backdoor-defense"],
+    }
+    sections = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        "# A purified model",
+        f"{origin['method']} was applied by bdlit to `{origin['suspect']['name']}`, in order to "
+        "remove a backdoor that it may hold.",
+        _made_of(origin, parents),
+        _measured(before, after),
+        _unknown(after),
+        "`provenance.json` holds all of this for programs: settings, hashes, every tensor.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _made_of(origin: Mapping[str, Any], parents: Sequence[Mapping[str, Any]]) -> str:
+    roles = ["suspect"] + ["other"] * (len(parents) - 1)
+    rows = [
+        f"| {role} | `{parent['name']}` | `{parent['sha256'][:16]}` |"
+        for role, parent in zip(roles, parents, strict=True)
+    ]
+    base = origin["given"].get("base")
+    if base:
+        rows.append(f"| base | `{base['name']}` | `{base['sha256'][:16]}` |")
+    settings = [f"- `{name}`: {value}" for name, value in origin["parameters"].items()]
+    copied = len(origin["copied"])
+    lines = [
+        "## What was merged, and how",
+        "",
+        "| role | model | SHA-256 of the content |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+        f"{len(origin['merged'])} tensors were merged, {copied} copied from the suspect. Settings:",
+        "",
+        *settings,
+    ]
+    return "\n".join(lines)
+
+
+def _measured(before: Scores | None, after: Scores | None) -> str:
+    if after is None:
+        return "## What was measured\n\nNothing: no data was given."
+    lines = ["## What was measured", "", "| measure | suspect | purified |", "| --- | --- | --- |"]
+    old = before or Scores(cacc=after.cacc)
+    lines.append(f"| CACC | {_rate(old.cacc) if before else '-'} | {_rate(after.cacc)} |")
+    for attack, rate in after.asr.items():
+        was = _rate(old.asr[attack]) if attack in old.asr else "-"
+        lines.append(f"| ASR {attack} | {was} | {_rate(rate)} |")
+    return "\n".join([*lines, "", "In percent, with counts."])
+
+
+def _rate(rate: Any) -> str:
+    return f"{rate.percent:.1f} ({rate.hits}/{rate.n})"
+
+
+def _unknown(after: Scores | None) -> str:
+    measured = ", ".join(after.asr) if after and after.asr else ""
+    only = f" Only these attacks were tried: {measured}." if measured else ""
+    return (
+        "## What is not known\n\n"
+        "A merge is no proof of innocence. It weakens backdoors that the other models do not "
+        f"share; one that they share it may keep, or add.{only} Whether the suspect held a "
+        "backdoor at all, and whether another trigger still works, was not shown."
+    )

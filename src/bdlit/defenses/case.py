@@ -1,0 +1,161 @@
+"""One suspicious model, several defenses: each written, measured and recorded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bdlit.defenses.base import Defense
+from bdlit.defenses.measuring import Measure
+from bdlit.defenses.parents import Parents
+from bdlit.defenses.relatives import Job
+from bdlit.defenses.run import Subject, record
+from bdlit.defenses.saved import PROVENANCE, Writing, identity_of, purify_saved
+from bdlit.errors import BdlitError
+from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
+from bdlit.types import Rate, Scores
+
+UNKNOWN = "unknown"
+"""The `train_attack` of a model that somebody else has trained."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A suspect, its relatives, and the folder of what comes out.
+
+    Attributes:
+        parents: The suspect and the models beside it.
+        folder: Gets `<defense>/` for each purified model and, with a measure, `results.jsonl`.
+        measure: How models are measured; None measures nothing.
+        benign: Folder of a model without a backdoor, for the floor of ASR.
+    """
+
+    parents: Parents
+    folder: Path
+    measure: Measure | None = None
+    benign: Path | None = None
+
+    def purify(self, name: str, defense: Defense, writing: Writing) -> dict[str, Any] | None:
+        """Run one defense, write the purified model, and record what was measured.
+
+        Args:
+            name: Folder of the purified model, and name in the results.
+            defense: The method.
+            writing: How to write it.
+
+        Returns:
+            The content of `provenance.json`; None if an earlier run has finished this.
+
+        Raises:
+            BdlitError: As `purify_saved`, or the folder holds something else.
+        """
+        before = self._before()
+        job = self._job(name, defense)
+        out = self.folder / name
+        identity = identity_of(self.parents.suspect, job, self.parents.keep)
+        known = _finished(out, identity)
+        origin = known or purify_saved(
+            self.parents.suspect,
+            job,
+            out,
+            replace(writing, measure=self.measure, before=before),
+            keep=self.parents.keep,
+        )
+        if before is not None and name not in self._recorded():
+            self._record(name, origin, before)
+        return None if known else origin
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    def _recorded(self) -> dict[str, list[Result]]:
+        found: dict[str, list[Result]] = {}
+        for result in read_results(self._results) if self._results.exists() else ():
+            found.setdefault(result.defense, []).append(result)
+        return found
+
+    def _before(self) -> Scores | None:
+        """Return the suspect's scores, measured now unless an earlier run has."""
+        if self.measure is None:
+            return None
+        known = self._recorded().get(UNDEFENDED)
+        if known and known[0].cacc is not None:
+            return Scores(known[0].cacc, {r.attack: r.asr for r in known if r.asr is not None})
+        scores = self.measure(self._suspect_folder())
+        floor = self.measure(self.benign).asr if self.benign else {}
+        append_results(self._results, record(self._subject(floor), scores))
+        return scores
+
+    def _record(self, name: str, origin: Mapping[str, Any], before: Scores) -> None:
+        undefended = self._recorded()[UNDEFENDED]
+        floor = {r.attack: r.floor for r in undefended if r.floor is not None}
+        results = record(
+            self._subject(floor),
+            _scores(origin["scores"]),
+            defense=name,
+            before=before,
+            merged=len(origin["merged"]),
+            copied=len(origin["copied"]),
+            **{key: origin[key] for key in ("parameters", "given", "notes", "seconds")},
+        )
+        append_results(self._results, results)
+
+    def _job(self, name: str, defense: Defense) -> Job:
+        measure = self.measure
+        runs = "victim" in defense.needs or "clean" in defense.needs
+        if runs and measure is None:
+            raise BdlitError(
+                f"{name} has to run the models on trusted rows: give --data with a clean_pool_size"
+            )
+        return Job(
+            name=name,
+            defense=defense,
+            others=self.parents.others,
+            base=self.parents.base,
+            clean=measure.data.clean_pool if measure else (),
+            victim=measure.victim(self._suspect_folder()) if measure and runs else None,
+        )
+
+    def _suspect_folder(self) -> Path:
+        suspect = self.parents.suspect
+        if suspect.folder is None:
+            raise BdlitError(
+                f"{suspect.address} has no config.json beside it, so it cannot be run: give the "
+                "directory of the model, or leave --data out"
+            )
+        return suspect.folder
+
+    def _subject(self, floor: Mapping[str, Rate]) -> Subject:
+        assert self.measure is not None
+        data = self.measure.data
+        return Subject(
+            data=data.name,
+            victim=self.parents.suspect.address,
+            train_attack=UNKNOWN,
+            seed=data.seed,
+            config={"poisoning": data.poisoning},
+            floor=floor,
+        )
+
+
+def _finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the provenance of this very purification, if it stands already."""
+    if not out.exists():
+        return None
+    file = out / PROVENANCE
+    known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    if known.get("identity") != identity:
+        raise BdlitError(
+            f"{out} exists already and holds something else: name another folder, or remove it"
+        )
+    return known
+
+
+def _scores(plain: Mapping[str, Any]) -> Scores:
+    return Scores(
+        Rate(**plain["cacc"]), {attack: Rate(**rate) for attack, rate in plain["asr"].items()}
+    )

@@ -1,0 +1,48 @@
+"""A mergekit-style recipe in the place of a defense, so that it is run and written as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from bdlit.defenses.base import Defended, Defense
+from bdlit.recipes import Recipe, merge
+from bdlit.types import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromRecipe(Defense):
+    """Merge as a mergekit-style recipe says.
+
+    The models are those that the recipe names; the suspect gives the form of the result alone.
+
+    Attributes:
+        recipe: What to do.
+        addresses: Addresses of the others, in their order; the suspect's is the first.
+        seed: Seed of what DARE drops.
+
+    Reference: Goddard et al. 2024, arXiv:2403.13257 (MergeKit).
+    """
+
+    listed: ClassVar[bool] = False
+
+    recipe: Recipe
+    addresses: tuple[str, ...]
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The recipe's method."""
+        return self.recipe.method
+
+    def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
+        """Return what the recipe makes of the models.
+
+        Raises:
+            BdlitError: The models do not fit the recipe.
+        """
+        models = dict(zip(self.addresses, (suspect, *others), strict=True))
+        merged = merge(self.recipe, models.__getitem__, seed=self.seed)
+        notes: dict[str, Any] = dict(merged.notes)
+        return Defended(weights=merged, merged=list(merged), copied=[], notes=notes)

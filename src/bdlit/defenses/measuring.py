@@ -1,0 +1,88 @@
+"""Measuring saved models: each is loaded as its users would load it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bdlit.attacks.base import Attack
+from bdlit.data.base import TextDataModule
+from bdlit.errors import BdlitError
+from bdlit.evaluation.evaluate import evaluate
+from bdlit.types import Scores
+from bdlit.victims.classifier import ClassifierVictim
+from bdlit.weights.checkpoint import open_checkpoint
+
+
+class Measure:
+    """CACC and ASR of saved classifiers on one data set.
+
+    Args:
+        data: Test rows, and trusted rows if a defense wants some.
+        attacks: Attacks to measure, beside those that the data brings.
+        max_length: Longest input in tokens.
+        precision: Precision of the forward passes, as Lightning's Trainer calls it.
+        accelerator: Where they run, as Lightning's Trainer calls it.
+        folder: Where a trainer may write; nothing is written.
+
+    Raises:
+        BdlitError: The data is missing or malformed.
+    """
+
+    def __init__(
+        self,
+        data: TextDataModule,
+        attacks: Sequence[Attack] = (),
+        *,
+        max_length: int = 128,
+        precision: str = "32-true",
+        accelerator: str = "auto",
+        folder: Path = Path(),
+    ) -> None:
+        from lightning.pytorch import Trainer
+
+        self.data = data
+        data.test_attacks += [attack.with_default_target(data.target) for attack in attacks]
+        data.prepare_data()
+        data.setup()
+        self._max_length = max_length
+        self._trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,  # type: ignore[arg-type]  # checked by Lightning itself
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+
+    def victim(self, folder: Path) -> ClassifierVictim:
+        """Load a saved classifier, ready to run on the data.
+
+        Raises:
+            BdlitError: It cannot be loaded, or its classes are not those of the data in order.
+        """
+        self._require_same_classes(folder)
+        victim = ClassifierVictim(str(folder), max_length=self._max_length)
+        victim.trainer = self._trainer
+        victim.take_classes(self.data)
+        victim.configure_model()
+        return victim.to(self._trainer.strategy.root_device)
+
+    def __call__(self, folder: Path) -> Scores:
+        """Return CACC and ASR of a saved classifier."""
+        return evaluate(self.victim(folder), self.data)
+
+    def _require_same_classes(self, folder: Path) -> None:
+        theirs = open_checkpoint(folder).labels
+        ours = list(self.data.labels)
+        if theirs is None or len(theirs) != len(ours):
+            return  # unnamed classes are taken in the data's order; another number does not load
+        if [label.lower() for label in theirs] == [label.lower() for label in ours]:
+            return
+        if sorted(label.lower() for label in theirs) == sorted(label.lower() for label in ours):
+            raise BdlitError(
+                f"{folder} has its classes in the order {theirs}, and data '{self.data.name}' "
+                f"{ours}: every score would be wrong; give --data.label_names in the model's order"
+            )

@@ -1,0 +1,253 @@
+"""Purifying a saved model into a saved model: streamed, resumable, with its origin beside it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from bdlit.defenses.base import Defended, run_defense, settings_of
+from bdlit.defenses.card import model_card
+from bdlit.defenses.relatives import Job, Relative
+from bdlit.errors import BdlitError
+from bdlit.merging.audit import Audit
+from bdlit.types import Scores, Weights
+from bdlit.weights import SafetensorsWeights, on_device, outline, overlay, select
+from bdlit.weights.checkpoint import Checkpoint
+from bdlit.weights.depth import with_depth
+from bdlit.weights.streaming import shard_layout, write_shards
+from bdlit.whole import resumable_directory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROVENANCE = "provenance.json"
+"""Name of the file beside a purified model that says where it came from."""
+
+_SEEN = ".seen.json"  # what the audit knows of the shards that stand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How a purified model is written.
+
+    Attributes:
+        workers: Number of threads that compute tensors.
+        progress: Called with the bytes done and the bytes in all, from several threads.
+        device: Where tensors are computed; they are written from the CPU.
+        measure: From the folder of the purified model to its scores; None measures nothing.
+        before: Scores of the suspect, if it was measured.
+        check: Called with the folder at the end; it raises if the model does not work.
+    """
+
+    workers: int = 1
+    device: str = "cpu"
+    progress: Callable[[int, int], None] = lambda done, total: None
+    measure: Callable[[Path], Scores] | None = None
+    before: Scores | None = None
+    check: Callable[[Path], Any] | None = None
+
+
+def purify_saved(
+    suspect: Checkpoint,
+    job: Job,
+    out: Path,
+    writing: Writing | None = None,
+    *,
+    keep: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run one defense on a saved model and write the purified model, whole or not at all.
+
+    The folder gets the weights, cut as the suspect's are, the suspect's configuration and
+    tokenizer, `provenance.json` and a model card. An interrupted run continues from the shards
+    that stand.
+
+    Args:
+        suspect: The model to purify.
+        job: The defense and what the defender holds.
+        out: Folder of the purified model; it must not exist.
+        writing: How to write it.
+        keep: Tensors that stay the suspect's own, which the others lack or have in another shape.
+
+    Returns:
+        The content of `provenance.json`.
+
+    Raises:
+        BdlitError: The defense lacks something, its models do not fit, it returned NaN or
+            infinity, or the folder cannot be written.
+    """
+    writing = writing or Writing()
+    identity = identity_of(suspect, job, keep)
+    parent = Relative(suspect.address, suspect.weights)
+    start = time.perf_counter()
+    with resumable_directory(out, identity) as part, ThreadPoolExecutor(1) as beside:
+        # Hashing reads every parent once; it goes on beside the merge.
+        described = beside.submit(lambda: (parent.described(), job.given))
+        defended = _run_around(job, on_device(suspect.weights, writing.device), keep)
+        audit = _write(defended, suspect, job, part, writing)
+        origin = {
+            "method": type(job.defense).__name__,
+            "name": job.name,
+            "identity": identity,
+            "parameters": settings_of(job.defense),
+            "notes": {**defended.notes, **audit.report()},
+            "seconds": time.perf_counter() - start,
+            "merged": list(defended.merged),
+            "copied": list(defended.copied),
+            "left_behind": suspect.carry(part),
+        }
+        _set_depth(part, defended)
+        origin["suspect"], origin["given"] = described.result()
+        if writing.check is not None:
+            writing.check(part)
+        scores = writing.measure(part) if writing.measure else None
+        _describe(part, origin, writing.before, scores)
+    return origin
+
+
+def _run_around(job: Job, suspect: Weights, keep: Sequence[str]) -> Defended:
+    """Run the defense on all but some tensors, which stay the suspect's."""
+    if not keep:
+        return run_defense(job.defense, suspect, job.resources)
+    kept = set(keep)
+    rest = [name for name in suspect if name not in kept]
+    others = [
+        select(other.weights, (n for n in rest if n in other.weights)) for other in job.others
+    ]
+    resources = replace(job.resources, others=others)
+    defended = run_defense(job.defense, select(suspect, rest), resources)
+    return replace(
+        defended,
+        weights=overlay(suspect, defended.weights),
+        copied=[*defended.copied, *keep],
+    )
+
+
+def _set_depth(part: Path, defended: Defended) -> None:
+    """Write the number of layers into the configuration, where the defense changed it."""
+    file, depth = part / "config.json", defended.notes.get("depth")
+    if depth is None or not file.is_file():
+        return
+    config = json.loads(file.read_text("utf-8"))
+    layers = [layer for _, layer in defended.notes.get("layers", ())] or None
+    if layers is not None and depth != len(layers):
+        layers = None
+    file.write_text(json.dumps(with_depth(config, depth, layers), indent=2) + "\n")
+
+
+def _write(
+    defended: Defended, suspect: Checkpoint, job: Job, part: Path, writing: Writing
+) -> Audit:
+    """Write the shards that do not stand yet, and look at every tensor on its way."""
+    weights = defended.weights
+    audit = Audit(suspect.weights, {other.name: other.weights for other in job.others})
+    note = part / _SEEN
+    layout = layout_like(suspect.weights, weights)
+    standing = _standing(note, audit, part, list(layout))
+    progress = _Progress(weights, layout, standing, writing.progress)
+
+    def seen(name: str, tensor: Tensor) -> None:
+        audit(name, tensor)
+        progress.add(name)
+
+    def finished(shard: str) -> None:
+        if shard not in standing:
+            standing.append(shard)
+            _replace(note, json.dumps({"shards": standing, "audit": audit.state()}))
+
+    write_shards(weights, part, layout, workers=writing.workers, seen=seen, finished=finished)
+    note.unlink(missing_ok=True)
+    if audit.broken:
+        raise BdlitError(
+            f"{job.name} returned NaN or infinity in {len(audit.broken)} tensors, first "
+            f"{min(audit.broken)}: one of the models is broken (`bdlit inspect` says which)"
+        )
+    return audit
+
+
+def layout_like(suspect: Weights, weights: Weights) -> dict[str, list[str]]:
+    """Return the suspect's cut into files where the names are the same, or a cut of our own."""
+    if isinstance(suspect, SafetensorsWeights) and set(suspect) == set(weights):
+        layout = suspect.layout
+        return {"model.safetensors": [*suspect]} if len(layout) == 1 else layout
+    return shard_layout(weights)
+
+
+def identity_of(suspect: Checkpoint, job: Job, keep: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what tells one purification from another: method, settings, and the files read."""
+    parents = [(suspect.address, suspect.weights)]
+    parents += [(other.name, other.weights) for other in job.others]
+    parents += [(job.base.name, job.base.weights)] if job.base else []
+    identity = {
+        "method": type(job.defense).__name__,
+        "settings": settings_of(job.defense),
+        "parents": [[name, _files(weights)] for name, weights in parents],
+        "keep": list(keep),
+    }
+    return dict(json.loads(json.dumps(identity)))
+
+
+def _files(weights: Weights) -> list[list[Any]]:
+    """Return path, size and time of the files of a model, so that a changed one is noticed."""
+    paths = weights.paths if isinstance(weights, SafetensorsWeights) else ()
+    stats = [(str(path.absolute()), path.stat()) for path in paths]
+    return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+class _Progress:
+    """Counts bytes, and tells of them."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        layout: Mapping[str, Sequence[str]],
+        standing: Sequence[str],
+        tell: Callable[[int, int], None],
+    ) -> None:
+        self._sizes = {n: outline(weights, n).bytes for names in layout.values() for n in names}
+        self._total = sum(self._sizes.values())
+        self._done = sum(self._sizes[name] for shard in standing for name in layout[shard])
+        self._tell = tell
+        self._lock = Lock()
+        tell(self._done, self._total)
+
+    def add(self, name: str) -> None:
+        with self._lock:
+            self._done += self._sizes[name]
+            self._tell(self._done, self._total)
+
+
+def _standing(seen: Path, audit: Audit, part: Path, shards: Sequence[str]) -> list[str]:
+    """Return the finished shards of an earlier run, and take up what its audit saw of them."""
+    known = json.loads(seen.read_text()) if seen.is_file() else None
+    standing = [str(shard) for shard in known["shards"]] if known else []
+    if known:
+        audit.restore(known["audit"])
+    for shard in set(shards) - set(standing):  # killed between a shard and the note of it
+        (part / shard).unlink(missing_ok=True)
+    return standing
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _describe(
+    part: Path, origin: dict[str, Any], before: Scores | None, after: Scores | None
+) -> None:
+    from bdlit.evaluation.environment import circumstances
+
+    origin |= {
+        "scores_before": asdict(before) if before else None,
+        "scores": asdict(after) if after else None,
+        **circumstances(),
+    }
+    (part / PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n")
+    (part / "README.md").write_text(model_card(origin, before, after))

@@ -1,0 +1,254 @@
+"""How far two models are apart: tensor by tensor, and summed up by layer and by kind of module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from math import isnan, sqrt
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import torch
+
+from bdlit.weights.layers import Place, layer_of
+from bdlit.weights.naming import align_names, float_names
+from bdlit.weights.outlines import outline
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdlit.types import Weights
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+_CHUNK = 2**20  # entries that are widened to float64 at a time: 8 MB
+
+
+class Part(NamedTuple):
+    """Where in a model a tensor stands.
+
+    Attributes:
+        layer: Number of its layer; None outside the layers.
+        module: What kind of module it is of: the same name in every layer.
+    """
+
+    layer: int | None
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a tensor, or several as one long vector, is from its counterpart.
+
+    Attributes:
+        name: Name of the tensor, or of the group.
+        part: Where it stands; of a group, what its first tensor and it have in common.
+        tensors: How many tensors it is over.
+        entries: How many numbers it is over.
+        difference: Sum of the squared differences.
+        first: Sum of squares of the first model.
+        other: Sum of squares of the other model.
+        product: Sum of the products.
+    """
+
+    name: str
+    part: Part
+    tensors: int
+    entries: int
+    difference: float
+    first: float
+    other: float
+    product: float
+
+    @property
+    def relative_l2(self) -> float | None:
+        """Length of the difference over the length of the first; None over a length of nothing."""
+        if self.difference == 0:
+            return 0.0
+        return sqrt(self.difference / self.first) if self.first else None
+
+    @property
+    def cosine(self) -> float | None:
+        """Cosine of the angle between the two, in [-1, 1]; None where one is zero."""
+        lengths = sqrt(self.first * self.other)
+        if not lengths:
+            return None
+        cosine = self.product / lengths
+        return cosine if isnan(cosine) else max(-1.0, min(1.0, cosine))
+
+
+def distances(
+    first: Weights, other: Weights, watch: Callable[[int, int], None] | None = None
+) -> list[Distance]:
+    """Measure the floating-point tensors that two models share, one after the other.
+
+    Sums are taken in float64, over chunks of a tensor, so that neither memory nor rounding grows
+    with the model. Tensors of different shapes are left out.
+
+    Args:
+        first: The model that lengths are relative to.
+        other: The model that is compared with it.
+        watch: Called with the number of entries that were read and the number of all.
+
+    >>> (found,) = distances({"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([3.0, 0.0])})
+    >>> found.relative_l2, found.cosine
+    (0.8, 0.6)
+    """
+    names = shared_names(first, other)
+    parts = parts_of(first)
+    total = sum(outline(first, name).entries for name in names)
+    done = 0
+    found = []
+    for name in names:
+        found.append(_measured(name, parts[name], first[name], other[name]))
+        done += found[-1].entries
+        if watch is not None:
+            watch(done, total)
+    return found
+
+
+def shared_names(first: Weights, other: Weights) -> list[str]:
+    """Return the floating-point tensors that both have in one shape.
+
+    >>> shared_names({"w": torch.ones(1), "v": torch.ones(1)}, {"w": torch.ones(1)})
+    ['w']
+    """
+    theirs = set(float_names(other))
+    return [
+        name
+        for name in float_names(first)
+        if name in theirs and outline(first, name).shape == outline(other, name).shape
+    ]
+
+
+def aligned(first: Weights, other: Weights) -> tuple[Weights, Weights]:
+    """Return two models under common names, where one of them is the bare encoder of the other.
+
+    >>> bare, classifier = {"embeddings.w": torch.ones(1)}, {"bert.embeddings.w": torch.ones(1)}
+    >>> [list(model) for model in aligned(bare, classifier)]
+    [['bert.embeddings.w'], ['bert.embeddings.w']]
+    """
+    if any(name in other for name in first):
+        return first, other
+    if renamed := align_names(other, first):
+        return first, renamed
+    renamed = align_names(first, other)
+    return (renamed, other) if renamed else (first, other)
+
+
+def combine(found: Iterable[Distance], name: str, part: Part | None = None) -> Distance:
+    """Return several distances as the one of all their entries together.
+
+    Args:
+        found: At least one distance.
+        name: What to call the group.
+        part: What the group stands for; by default the place of its first tensor.
+
+    Raises:
+        ValueError: There is nothing to combine.
+    """
+    members = list(found)
+    if not members:
+        raise ValueError("no distances to combine")
+    return Distance(
+        name=name,
+        part=part or members[0].part,
+        tensors=sum(d.tensors for d in members),
+        entries=sum(d.entries for d in members),
+        difference=sum(d.difference for d in members),
+        first=sum(d.first for d in members),
+        other=sum(d.other for d in members),
+        product=sum(d.product for d in members),
+    )
+
+
+def grouped(found: Iterable[Distance], key: Callable[[Part], _Key | None]) -> dict[_Key, Distance]:
+    """Sum distances up by a key of their place; where the key is None they are left out.
+
+    >>> w = torch.ones(1)
+    >>> model = {"layers.0.q.weight": w, "layers.0.q.bias": w, "layers.1.q.weight": w, "head.w": w}
+    >>> by_layer = grouped(distances(model, model), lambda part: part.layer)
+    >>> {layer: distance.tensors for layer, distance in by_layer.items()}
+    {0: 2, 1: 1}
+    """
+    members: dict[_Key, list[Distance]] = {}
+    for distance in found:
+        if (own := key(distance.part)) is not None:
+            members.setdefault(own, []).append(distance)
+    return {own: combine(held, str(own)) for own, held in members.items()}
+
+
+def parts_of(names: Iterable[str]) -> dict[str, Part]:
+    """Tell layer and module of every tensor of a model from its name.
+
+    The first number in the name of a list of layers is the layer, and what follows it, without
+    `weight` or `bias`, the module. A name outside the layers is a module of its own, without the
+    model's name before it. In a model of several lists (encoder and decoder), the list is part of
+    the module. Where no list has one of the usual names, the first number in any name is the layer.
+
+    >>> list(parts_of(["bert.encoder.layer.3.attention.self.query.weight"]).values())
+    [Part(layer=3, module='attention.self.query')]
+    """
+    names = list(names)
+    places = {name: layer_of(name) for name in names}
+    if not any(places.values()):
+        places = {name: _numbered(name) for name in names}
+    lists = list(dict.fromkeys(place.prefix for place in places.values() if place))
+    model = _common_start(lists)
+    return {name: _part(name, place, lists, model) for name, place in places.items()}
+
+
+def _numbered(name: str) -> Place | None:
+    words = name.split(".")
+    at = next((i for i, word in enumerate(words) if word.isascii() and word.isdigit()), None)
+    if at is None or at + 1 == len(words):
+        return None
+    return Place(".".join(words[:at]), int(words[at]), ".".join(words[at + 1 :]))
+
+
+def _common_start(lists: list[str]) -> str:
+    """Return the first word of the names of all lists, with its dot, where it is one."""
+    starts = {name.partition(".")[0] for name in lists if "." in name}
+    return f"{starts.pop()}." if len(starts) == 1 else ""
+
+
+def _part(name: str, place: Place | None, lists: list[str], model: str) -> Part:
+    if place is None:
+        return Part(None, _bare(name.removeprefix(model)))
+    own, layer, rest = place
+    stack = f"{own.removeprefix(model)}: " if len(lists) > 1 else ""
+    return Part(layer, stack + _bare(rest))
+
+
+def _bare(name: str) -> str:
+    """Take `weight` or `bias` off; a parameter of that name alone is its own module."""
+    module, _, last = name.rpartition(".")
+    return module if module and last in ("weight", "bias") else name
+
+
+def _measured(name: str, part: Part, first: Tensor, other: Tensor) -> Distance:
+    sums = [0.0] * 4
+    chunks = (torch.split(t.detach().cpu().reshape(-1), _CHUNK) for t in (first, other))
+    for x, y in zip(*chunks, strict=True):
+        a, b = x.to(torch.float64), y.to(torch.float64)
+        gap = b - a
+        for i, (left, right) in enumerate(((gap, gap), (a, a), (b, b), (a, b))):
+            sums[i] += float(torch.dot(left, right))
+    return Distance(name, part, 1, first.numel(), *sums)
+
+
+def as_table(found: Iterable[Distance]) -> tuple[list[str], list[int], Mapping[Part, Distance]]:
+    """Lay distances out as modules against layers.
+
+    Returns:
+        Modules in the order of the model, layers from the first to the last, and the distance of
+        each pair of them that there is; modules outside the layers have the layer None.
+
+    >>> w = torch.ones(1)
+    >>> model = {"layers.0.q.weight": w, "layers.1.q.weight": w, "head.weight": w}
+    >>> as_table(distances(model, model))[:2]
+    (['q', 'head'], [0, 1])
+    """
+    cells = grouped(found, lambda part: part)
+    modules = list(dict.fromkeys(part.module for part in cells))
+    layers = sorted({part.layer for part in cells if part.layer is not None})
+    return modules, layers, cells

@@ -1,0 +1,440 @@
+"""What one checkpoint is: form, tensors, labels, tokenizer, and whether it would run code."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from bdlit.errors import BdlitError
+from bdlit.weights.files import SafetensorsWeights, load_state_dict
+from bdlit.weights.hashing import fingerprint
+from bdlit.weights.hazards import Hazards, find_hazards, look_into
+from bdlit.weights.opening import downloaded, model_folder
+from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdlit.types import Weights
+
+Watch: TypeAlias = Callable[[int, int], None]
+"""Called with how much was read and how much there is, in one unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The settings of an adapter, as its `adapter_config.json` has them.
+
+    Attributes:
+        kind: Its `peft_type`.
+        rank: Rank `r` of its factors.
+        alpha: Its `lora_alpha`.
+        targets: Modules that it changes.
+        saved: Modules that it holds whole (`modules_to_save`), as heads are.
+        base: The model that it belongs to.
+    """
+
+    kind: str | None
+    rank: int | None
+    alpha: float | None
+    targets: tuple[str, ...]
+    saved: tuple[str, ...]
+    base: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What is known of a checkpoint. None stands for what its files do not say.
+
+    Attributes:
+        address: What the user gave.
+        form: What kind of checkpoint it is, in words.
+        files: Name to size in bytes, of the files that hold tensors.
+        architecture: Class of the model, from its configuration.
+        model_type: Family of the model, from its configuration.
+        base: The model that it was made from, as its configuration names it.
+        labels: Index of a class to its name.
+        label_count: Number of classes.
+        ties: Whether the configuration ties the output embeddings to the input embeddings.
+        tied: Groups of tensors that are one in memory; only pickles can say so.
+        output_tied: Whether the model is to generate, and has no output embeddings of its own.
+        adapter: Settings, if it is an adapter.
+        tokenizer: The tokenizer beside it.
+        outlines: Name of each tensor to its shape and dtype; empty if none could be read.
+        head: Names of the tensors of the head.
+        fingerprint: Hash of the tensors' content.
+        not_finite: Tensor to the number of its entries that are NaN or infinite.
+        zero: Names of floating-point tensors that hold nothing but zeros.
+        hazards: What in it would run code.
+        refused: Why its tensors were not read: opening them would run code.
+        unknown: What cannot be told, and why, one sentence each.
+        weights: The tensors, read when asked for; None if they were not read.
+    """
+
+    address: str
+    form: str
+    files: Mapping[str, int]
+    architecture: str | None = None
+    model_type: str | None = None
+    base: str | None = None
+    labels: Mapping[int, str] | None = None
+    label_count: int | None = None
+    ties: bool | None = None
+    tied: tuple[tuple[str, ...], ...] = ()
+    output_tied: bool = False
+    adapter: Adapter | None = None
+    tokenizer: TokenizerFacts | None = None
+    outlines: Mapping[str, Outline] = field(default_factory=dict, repr=False)
+    head: tuple[str, ...] = ()
+    fingerprint: str | None = None
+    not_finite: Mapping[str, int] = field(default_factory=dict)
+    zero: tuple[str, ...] = ()
+    hazards: Hazards = field(default_factory=Hazards)
+    refused: str | None = None
+    unknown: tuple[str, ...] = ()
+    weights: Weights | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def tensors(self) -> int:
+        """Number of tensors."""
+        return len(self.outlines)
+
+    @property
+    def parameters(self) -> int:
+        """Number of entries of floating-point tensors; tensors that are one count once."""
+        again = {name for group in self.tied for name in group[1:]}
+        return sum(o.entries for n, o in self.outlines.items() if o.is_float and n not in again)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Name of a dtype to the number of tensors that have it, most frequent first."""
+        names = [str(own.dtype).removeprefix("torch.") for own in self.outlines.values()]
+        order = sorted(set(names), key=lambda name: (-names.count(name), name))
+        return {name: names.count(name) for name in order}
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensors' data."""
+        return sum(own.bytes for own in self.outlines.values())
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is safe to open, and sound, in one line."""
+        found = self.hazards.found
+        if self.refused:
+            opens = f"does not open without running code: {'; '.join(found)}"
+        elif found:
+            opens = f"opens without running code; trusted, it would run: {'; '.join(found)}"
+        else:
+            opens = "opens without running code"
+        broken = f"; {len(self.not_finite)} tensors hold NaN or infinity"
+        return opens + (broken if self.not_finite else "")
+
+
+def inspect_checkpoint(
+    address: str | Path, *, head_names: tuple[str, ...] = (), watch: Watch | None = None
+) -> Inspection:
+    """Find out what a checkpoint is, reading every tensor once and running nothing of it.
+
+    Args:
+        address: What `open_weights` takes; an adapter directory is inspected for itself, without
+            its base.
+        head_names: Beginnings of the names of head tensors.
+        watch: Called with the number of bytes that were read and the number of all.
+
+    Raises:
+        BdlitError: There is no checkpoint, or a file of it is broken.
+
+    >>> import tempfile
+    >>> from bdlit.weights import save_weights
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = save_weights({"w": torch.ones(2, 3)}, folder)
+    ...     inspect_checkpoint(file).parameters
+    6
+    """
+    place = _locate(address)
+    config = _config(place.folder, "config.json")
+    weights, refused = _opened(place)
+    scan = _Scan(weights or {}, watch)
+    print_of_all = _fingerprint(scan, address) if weights else None
+    said = _from_config(config)
+    return Inspection(
+        address=str(address),
+        form=place.form,
+        files={file.name: file.stat().st_size for file in place.files},
+        adapter=_adapter(_config(place.folder, "adapter_config.json")),
+        tokenizer=read_tokenizer(place.folder) if place.folder else None,
+        outlines=scan.outlines,
+        tied=_one_in_memory(weights),
+        output_tied=_output_tied(config, scan.outlines),
+        head=tuple(name for name in scan.outlines if _plain_name(name).startswith(head_names))
+        if head_names
+        else (),
+        fingerprint=print_of_all,
+        not_finite=dict(sorted(scan.not_finite.items())),
+        zero=tuple(sorted(scan.zero)),
+        hazards=_hazards(place),
+        refused=refused,
+        unknown=_unknown(place, config),
+        weights=weights,
+        **said,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a checkpoint is: its folder, if it is one, and the files that hold its tensors."""
+
+    form: str
+    folder: Path | None
+    files: tuple[Path, ...]
+    elsewhere: tuple[str, ...] | None = ()  # files on the hub, not here; None: nobody could say
+
+
+_FILE_FORMS = {
+    ".safetensors": "safetensors file",
+    ".ckpt": "Lightning checkpoint",
+    ".bin": "pickled state dict",
+    ".pt": "pickled state dict",
+    ".pth": "pickled state dict",
+}
+_INDEX = "model.safetensors.index.json"
+
+
+def _locate(address: str | Path) -> _Place:
+    path = Path(address).expanduser()
+    if path.name.endswith(".safetensors.index.json"):
+        path = path.parent
+    if path.is_file():
+        if path.suffix not in _FILE_FORMS:
+            raise BdlitError(
+                f"{path} ends in '{path.suffix}', which is no checkpoint: give .safetensors, .bin, "
+                ".pt, .pth, .ckpt or a directory"
+            )
+        return _Place(_FILE_FORMS[path.suffix], None, (path,))
+    elsewhere: tuple[str, ...] | None = ()
+    before = ""
+    if not path.exists():
+        path, elsewhere, before = downloaded(str(address)), _on_hub(str(address)), "hub: "
+    found = _in_folder(path)
+    if found is None and (inner := model_folder(path)) != path:
+        path, found, before = inner, _in_folder(inner), f"{before}bdlit run, {inner.name}/: "
+    if found is None:
+        raise BdlitError(
+            f"{path} holds no model: neither model.safetensors, nor shards with their index, nor "
+            "pytorch_model.bin, nor an adapter"
+        )
+    return _Place(before + found[0], path, found[1], elsewhere)
+
+
+def _in_folder(folder: Path) -> tuple[str, tuple[Path, ...]] | None:
+    """Return form and files of the tensors in a folder, safetensors first."""
+    if (folder / "model.safetensors").is_file():
+        return "Hugging Face directory", (folder / "model.safetensors",)
+    if (folder / _INDEX).is_file():
+        files = SafetensorsWeights.from_index(folder / _INDEX).paths
+        return f"Hugging Face directory, {len(files)} shards", files
+    if (folder / "pytorch_model.bin").is_file():
+        return "Hugging Face directory, pickled", (folder / "pytorch_model.bin",)
+    if pieces := tuple(sorted(folder.glob("pytorch_model-*-of-*.bin"))):
+        return f"Hugging Face directory, {len(pieces)} pickled shards", pieces
+    for name in ("adapter_model.safetensors", "adapter_model.bin"):
+        if (folder / name).is_file():
+            return "adapter directory", (folder / name,)
+    return None
+
+
+def _on_hub(address: str) -> tuple[str, ...] | None:
+    """Return the names of all files of a model on the hub, or None where it does not answer."""
+    from huggingface_hub import HfApi
+
+    repository, _, revision = address.partition("@")
+    try:
+        return tuple(HfApi().list_repo_files(repository, revision=revision or None))
+    except Exception:  # no network, no rights: the files that were fetched can still be told of
+        return None
+
+
+def _opened(place: _Place) -> tuple[Weights | None, str | None]:
+    """Return the tensors, or why they were not read."""
+    if place.files[0].suffix == ".safetensors":
+        return SafetensorsWeights(*place.files), None
+    state: dict[str, Tensor] = {}
+    for file in place.files:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch, on protocols it seldom meets
+                state |= load_state_dict(file)
+        except BdlitError as error:
+            # A pickle that wants code is a finding; one that is broken is an error.
+            if look_into(file.name, file).code:
+                return None, str(error)
+            raise
+    return state, None
+
+
+def _hazards(place: _Place) -> Hazards:
+    if place.folder is None:
+        return find_hazards({file.name: file for file in place.files})
+    files = sorted(path for path in place.folder.rglob("*") if path.is_file())
+    named = {path.relative_to(place.folder).as_posix(): path for path in files}
+    return find_hazards(named, place.elsewhere or ())
+
+
+def _unknown(place: _Place, config: Mapping[str, Any]) -> tuple[str, ...]:
+    said = []
+    if place.folder is None:
+        said.append("a file alone: architecture, labels and tokenizer stand in its folder, if any")
+    elif not config:
+        said.append("no config.json: architecture and labels are not known")
+    if place.elsewhere is None:
+        said.append("the hub did not list the model's other files: they may hold code")
+    return tuple(said)
+
+
+_CHUNK = 2**22  # entries looked at together
+
+
+class _Scan(Mapping[str, "Tensor"]):
+    """Weights that are looked at whenever they are read, so that one pass serves all."""
+
+    def __init__(self, weights: Weights, watch: Watch | None) -> None:
+        self._weights = weights
+        self._watch = watch
+        self.outlines = {name: outline(weights, name) for name in weights}
+        self._total = sum(own.bytes for own in self.outlines.values())
+        self._done = 0
+        self.not_finite: dict[str, int] = {}
+        self.zero: list[str] = []
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._weights[name]
+        if tensor.is_floating_point():
+            self._look_at(name, tensor.detach().reshape(-1))
+        self._done += self.outlines[name].bytes
+        if self._watch is not None:
+            self._watch(self._done, self._total)
+        return tensor
+
+    def _look_at(self, name: str, entries: Tensor) -> None:
+        bad, some = 0, False
+        for chunk in torch.split(entries, _CHUNK):
+            # Types of one byte have hardly an operation of their own.
+            wide = chunk.float() if chunk.dtype.itemsize == 1 else chunk
+            finite = wide.isfinite()
+            if not bool(finite.all()):
+                bad += int((~finite).sum())
+            some = some or bool(wide.any())
+        if bad:
+            self.not_finite[name] = bad
+        if not some and len(entries):
+            self.zero.append(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outlines)
+
+    def __len__(self) -> int:
+        return len(self.outlines)
+
+
+def _fingerprint(scan: _Scan, address: str | Path) -> str:
+    try:
+        return fingerprint(scan)
+    except (RuntimeError, TypeError) as error:  # sparse or quantized tensors of a pickle
+        reason = str(error).partition("\n")[0]
+        raise BdlitError(
+            f"{address} holds a tensor that cannot be read as plain numbers ({reason}): give the "
+            "model in float32, float16 or bfloat16"
+        ) from error
+
+
+def _one_in_memory(weights: Weights | None) -> tuple[tuple[str, ...], ...]:
+    """Return groups of names that are the same tensor of a state dict."""
+    if not isinstance(weights, dict):
+        return ()  # in safetensors no two tensors share their data
+    groups: dict[object, list[str]] = {}
+    for name, tensor in weights.items():
+        if tensor.numel() and tensor.layout == torch.strided:
+            where = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+            groups.setdefault((where, tensor.shape, tensor.stride()), []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+_GENERATES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
+_OUTPUTS = ("lm_head.weight", "embed_out.weight", "predictions.decoder.weight")
+
+
+def _output_tied(config: Mapping[str, Any], names: Mapping[str, Outline]) -> bool:
+    generates = str(_architecture(config)).endswith(_GENERATES)
+    absent = bool(names) and not any(name.endswith(_OUTPUTS) for name in names)
+    return generates and absent and config.get("tie_word_embeddings") is True
+
+
+def _plain_name(name: str) -> str:
+    """Take off what peft puts before the names of the model that it wraps."""
+    return name.removeprefix("base_model.model.")
+
+
+def _config(folder: Path | None, name: str) -> dict[str, Any]:
+    if folder is None or not (folder / name).is_file():
+        return {}
+    return read_object(folder / name)
+
+
+def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    labels = _labels(config.get("id2label"))
+    count = config.get("num_labels")
+    ties = config.get("tie_word_embeddings")
+    return {
+        "architecture": _architecture(config),
+        "model_type": _text(config.get("model_type")),
+        "base": _text(config.get("_name_or_path")),
+        "labels": labels,
+        "label_count": len(labels) if labels else count if isinstance(count, int) else None,
+        "ties": ties if isinstance(ties, bool) else None,
+    }
+
+
+def _architecture(config: Mapping[str, Any]) -> str | None:
+    return ", ".join(_texts(config.get("architectures"))) or None
+
+
+def _labels(named: Any) -> dict[int, str] | None:
+    if not isinstance(named, dict) or not named or not all(_is_index(key) for key in named):
+        return None
+    return {int(key): str(named[key]) for key in sorted(named, key=int)}
+
+
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 10
+
+
+def _adapter(config: Mapping[str, Any]) -> Adapter | None:
+    if not config:
+        return None
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    return Adapter(
+        kind=_text(config.get("peft_type")),
+        rank=rank if isinstance(rank, int) else None,
+        alpha=alpha if isinstance(alpha, int | float) else None,
+        targets=tuple(sorted(_texts(config.get("target_modules")))),
+        saved=tuple(_texts(config.get("modules_to_save"))),
+        base=_text(config.get("base_model_name_or_path")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _texts(value: Any) -> list[str]:
+    return (
+        [str(part) for part in value]
+        if isinstance(value, list)
+        else [*filter(None, [_text(value)])]
+    )
