@@ -129,7 +129,7 @@ def test_other_labels_are_refused(tmp_path):
 def test_another_vocabulary_is_refused(tmp_path):
     words = [*WORDS[:-1], "an"]
     models = [saved_model(tmp_path / "s", 0), saved_model(tmp_path / "o", 1, words=words)]
-    with pytest.raises(BdlitError, match=r"another vocabulary.*differ at 'a'"):
+    with pytest.raises(BdlitError, match=r"another vocabulary.*token 10 is 'an' there, 'a' here"):
         purified(models, tmp_path / "out")
 
 
@@ -156,7 +156,7 @@ def test_a_broken_parent_leaves_nothing(models, tmp_path):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nothing(Defense):
+class Untouched(Defense):
     """Change nothing."""
 
     def apply(self, suspect, *, others):
@@ -166,7 +166,7 @@ class Nothing(Defense):
 def test_a_defense_that_changed_nothing_says_so(models, tmp_path, capsys):
     from bdlit.cli.writing import show_written
 
-    origin = purified(models, tmp_path / "out", Nothing())
+    origin = purified(models, tmp_path / "out", Untouched())
     assert origin["notes"]["changed"] == 0
     show_written(tmp_path / "out", origin)
     assert "nothing changed" in capsys.readouterr().out

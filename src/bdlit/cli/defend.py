@@ -34,6 +34,9 @@ def defend(
     labels: LabelPolicy = "error",
     differences: Differences = "error",
     device: Literal["cpu", "cuda"] = "cpu",
+    dense: bool = False,
+    rank: int | None = None,
+    adapter_base: str | None = None,
     verify: bool = False,
 ) -> None:
     """Purify a saved model by one or several defenses, and measure what that did.
@@ -58,11 +61,18 @@ def defend(
         differences: Tensors that not all models have in one shape are refused (`error`), or stay
             the suspect's own (`keep_suspect`).
         device: Where to merge and to measure.
+        dense: Write a dense model even if the suspect is an adapter. By default an adapter stays
+            one where the method allows it exactly (WAG, Linear).
+        rank: Where it does not, write the adapter of this rank that comes nearest, by SVD.
+        adapter_base: The model that the suspect's and the others' adapters are merged into; by
+            default the one that each names.
         verify: Load each result with transformers and run it once.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     defenses = by_name([defense] if isinstance(defense, Defense) else defense)
-    parents = open_parents(suspect, others, base, labels=labels, differences=differences)
+    parents = open_parents(
+        suspect, others, base, labels=labels, differences=differences, adapter_base=adapter_base
+    )
     measure = None
     if data is not None:
         require_clean_rows(defenses, data)
@@ -74,7 +84,9 @@ def defend(
         raise BdlitError("--attacks and --benign are about measurements: give --data as well")
     case = Case(parents, Path(out), measure, Path(benign) if benign else None)
     for name, method in defenses.items():
-        with writing_with_progress(name, device=device, verify=verify) as writing:
+        with writing_with_progress(
+            name, device=device, dense=dense, rank=rank, verify=verify
+        ) as writing:
             origin = case.purify(name, method, writing)
         if origin is None:
             print(f"{name}: finished before")

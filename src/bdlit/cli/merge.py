@@ -28,6 +28,9 @@ def merge(
     labels: LabelPolicy = "error",
     differences: Differences = "error",
     device: Literal["cpu", "cuda"] = "cpu",
+    dense: bool = False,
+    rank: int | None = None,
+    adapter_base: str | None = None,
     verify: bool = False,
 ) -> None:
     """Merge a saved model with others, tensor by tensor, and write the result.
@@ -48,6 +51,11 @@ def merge(
         differences: Tensors that not all models have in one shape are refused (`error`), or stay
             the suspect's own (`keep_suspect`).
         device: Where to compute.
+        dense: Write a dense model even if the suspect is an adapter. By default an adapter stays
+            one where the method allows it exactly (WAG, Linear).
+        rank: Where it does not, write the adapter of this rank that comes nearest, by SVD.
+        adapter_base: The model that the suspect's and the others' adapters are merged into; by
+            default the one that each names.
         verify: Load the result with transformers and run it once.
     """
     if recipe is not None:
@@ -61,9 +69,13 @@ def merge(
         raise BdlitError(
             f"{defense.name} has to run the models on trusted rows: take `bdlit defend` with --data"
         )
-    parents = open_parents(suspect, others, base, labels=labels, differences=differences)
+    parents = open_parents(
+        suspect, others, base, labels=labels, differences=differences, adapter_base=adapter_base
+    )
     job = Job(name=defense.name, defense=defense, others=parents.others, base=parents.base)
-    with writing_with_progress(defense.name, device=device, verify=verify) as writing:
+    with writing_with_progress(
+        defense.name, device=device, dense=dense, rank=rank, verify=verify
+    ) as writing:
         origin = purify_saved(parents.suspect, job, Path(out), writing, keep=parents.keep)
     show_written(Path(out), origin)
 

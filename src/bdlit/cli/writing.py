@@ -16,13 +16,20 @@ from bdlit.errors import BdlitError
 
 @contextmanager
 def writing_with_progress(
-    name: str, *, device: str = "cpu", verify: bool = False
+    name: str,
+    *,
+    device: str = "cpu",
+    dense: bool = False,
+    rank: int | None = None,
+    verify: bool = False,
 ) -> Iterator[Writing]:
     """Yield how to write a model, with a progress bar where a person is looking.
 
     Args:
         name: Name of the method, beside the bar.
         device: Where to compute.
+        dense: Write a dense model even if the suspect is an adapter.
+        rank: Write an adapter of this rank where no adapter is exactly the result.
         verify: Load the result with transformers and run it once.
     """
     import torch
@@ -49,6 +56,8 @@ def writing_with_progress(
         yield Writing(
             workers=workers or 1,
             device=device,
+            dense=dense,
+            rank=rank,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             check=_check if verify else None,
         )

@@ -7,10 +7,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bdlit.errors import BdlitError
 from bdlit.types import Example, Weights
+
+if TYPE_CHECKING:
+    from bdlit.weights import Adapter, AdapterWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,12 @@ class Defense(ABC):
     @abstractmethod
     def apply(self, suspect: Weights, *args: Any, **needs: Any) -> Defended:
         """Return the purified model; subclasses add keyword-only parameters for their needs."""
+
+    def apply_to_adapters(
+        self, suspect: AdapterWeights, others: Sequence[AdapterWeights]
+    ) -> Adapter | None:
+        """Return the purified model as an adapter; None where no adapter is exactly that model."""
+        return None
 
 
 def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Defended:

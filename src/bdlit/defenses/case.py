@@ -55,7 +55,7 @@ class Case:
         before = self._before()
         job = self._job(name, defense)
         out = self.folder / name
-        identity = identity_of(self.parents.suspect, job, self.parents.keep)
+        identity = identity_of(self.parents.suspect, job, writing, self.parents.keep)
         known = _finished(out, identity)
         origin = known or purify_saved(
             self.parents.suspect,

@@ -15,7 +15,8 @@ from bdlit.merging.settings import require_choice, require_share
 from bdlit.types import Weights
 
 if TYPE_CHECKING:
-    from bdlit.weights import LazyWeights
+    from bdlit.merging.adapters import AdapterHead
+    from bdlit.weights import Adapter, AdapterWeights, LazyWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,15 @@ class Linear(_Between):
 
     def _merge(self, models: Sequence[Weights]) -> LazyWeights:
         return merging.average(models, [1 - self.t, self.t])
+
+    def apply_to_adapters(
+        self, suspect: AdapterWeights, others: Sequence[AdapterWeights]
+    ) -> Adapter | None:
+        """Return the point as one adapter, whose rank is the sum of the ranks."""
+        if self.head == "average" or len(others) != 1:
+            return None
+        head: AdapterHead = "average" if self.head == "merge" else "keep_suspect"
+        return merging.average_adapters([suspect, *others], [1 - self.t, self.t], head=head)
 
 
 @dataclass(frozen=True, kw_only=True)

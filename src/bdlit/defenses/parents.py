@@ -41,6 +41,7 @@ def open_parents(
     *,
     labels: LabelPolicy = "error",
     differences: Differences = "error",
+    adapter_base: str | None = None,
 ) -> Parents:
     """Open saved models that are to be merged, and compare what can be compared.
 
@@ -50,13 +51,14 @@ def open_parents(
         base: Address of the checkpoint that all were fine-tuned from.
         labels: What to do where classes are in another order.
         differences: What to do with tensors that are not in all models in one shape.
+        adapter_base: The model that adapters are merged into; by default the one each names.
 
     Raises:
         BdlitError: A model is missing or broken, has another architecture, vocabulary or label
             order, or shares too little with the suspect.
     """
-    opened = open_checkpoint(suspect)
-    relatives = [open_checkpoint(address) for address in others]
+    opened = open_checkpoint(suspect, adapter_base=adapter_base)
+    relatives = [open_checkpoint(address, adapter_base=adapter_base) for address in others]
     _require_same_type(opened, relatives)
     require_same_vocabulary(opened, relatives)
     return Parents(

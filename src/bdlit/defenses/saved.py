@@ -11,13 +11,24 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from bdlit.defenses.as_adapter import dense_view, exact_adapter, low_rank_adapter
 from bdlit.defenses.base import Defended, run_defense, settings_of
 from bdlit.defenses.card import model_card
 from bdlit.defenses.relatives import Job, Relative
 from bdlit.errors import BdlitError
 from bdlit.merging.audit import Audit
 from bdlit.types import Scores, Weights
-from bdlit.weights import SafetensorsWeights, on_device, outline, overlay, select
+from bdlit.weights import (
+    Adapter,
+    AdapterWeights,
+    SafetensorsWeights,
+    on_device,
+    outline,
+    overlay,
+    select,
+    write_adapter,
+)
+from bdlit.weights.adapter_config import CONFIG_NAME as ADAPTER_CONFIG
 from bdlit.weights.checkpoint import Checkpoint
 from bdlit.weights.depth import with_depth
 from bdlit.weights.streaming import shard_layout, write_shards
@@ -42,6 +53,8 @@ class Writing:
         device: Where tensors are computed; they are written from the CPU.
         measure: From the folder of the purified model to its scores; None measures nothing.
         before: Scores of the suspect, if it was measured.
+        dense: Write a dense model even if the suspect is an adapter.
+        rank: Write an adapter of this rank, by SVD, where no adapter is exactly the result.
         check: Called with the folder at the end; it raises if the model does not work.
     """
 
@@ -50,6 +63,8 @@ class Writing:
     progress: Callable[[int, int], None] = lambda done, total: None
     measure: Callable[[Path], Scores] | None = None
     before: Scores | None = None
+    dense: bool = False
+    rank: int | None = None
     check: Callable[[Path], Any] | None = None
 
 
@@ -82,14 +97,22 @@ def purify_saved(
             infinity, or the folder cannot be written.
     """
     writing = writing or Writing()
-    identity = identity_of(suspect, job, keep)
+    identity = identity_of(suspect, job, writing, keep)
     parent = Relative(suspect.address, suspect.weights)
     start = time.perf_counter()
     with resumable_directory(out, identity) as part, ThreadPoolExecutor(1) as beside:
         # Hashing reads every parent once; it goes on beside the merge.
         described = beside.submit(lambda: (parent.described(), job.given))
-        defended = _run_around(job, on_device(suspect.weights, writing.device), keep)
-        audit = _write(defended, suspect, job, part, writing)
+        adapter = None if writing.dense or keep else exact_adapter(job, suspect.weights)
+        if adapter is not None:
+            defended, audit = _write_adapter(adapter, suspect, job, part, {})
+        else:
+            defended = _run_around(job, on_device(suspect.weights, writing.device), keep)
+            if writing.rank is not None:
+                found, notes = low_rank_adapter(suspect.weights, defended.weights, writing.rank)
+                defended, audit = _write_adapter(found, suspect, job, part, notes)
+            else:
+                audit = _write(defended, suspect, job, part, writing)
         origin = {
             "method": type(job.defense).__name__,
             "name": job.name,
@@ -99,7 +122,7 @@ def purify_saved(
             "seconds": time.perf_counter() - start,
             "merged": list(defended.merged),
             "copied": list(defended.copied),
-            "left_behind": suspect.carry(part),
+            "left_behind": suspect.carry(part, dense=not (part / ADAPTER_CONFIG).exists()),
         }
         _set_depth(part, defended)
         origin["suspect"], origin["given"] = described.result()
@@ -140,6 +163,35 @@ def _set_depth(part: Path, defended: Defended) -> None:
     file.write_text(json.dumps(with_depth(config, depth, layers), indent=2) + "\n")
 
 
+def _write_adapter(
+    adapter: Adapter, suspect: Checkpoint, job: Job, part: Path, notes: Mapping[str, Any]
+) -> tuple[Defended, Audit]:
+    """Write the result as an adapter, and look at every weight that it changes."""
+    assert isinstance(suspect.weights, AdapterWeights)
+    view = dense_view(adapter, suspect.weights)
+    audit = Audit(suspect.weights, {other.name: other.weights for other in job.others})
+    for name in view:
+        audit(name, view[name])
+    _require_sound(audit, job)
+    write_adapter(adapter.factors, adapter.saved, adapter.config, part)
+    changed = {**dict.fromkeys(adapter.factors), **dict.fromkeys(adapter.saved)}
+    defended = Defended(
+        weights=view,
+        merged=list(changed),
+        copied=[name for name in suspect.weights if name not in changed],
+        notes={"models": len(job.others) + 1, "form": "adapter", **notes},
+    )
+    return defended, audit
+
+
+def _require_sound(audit: Audit, job: Job) -> None:
+    if audit.broken:
+        raise BdlitError(
+            f"{job.name} returned NaN or infinity in {len(audit.broken)} tensors, first "
+            f"{min(audit.broken)}: one of the models is broken (`bdlit inspect` says which)"
+        )
+
+
 def _write(
     defended: Defended, suspect: Checkpoint, job: Job, part: Path, writing: Writing
 ) -> Audit:
@@ -162,11 +214,7 @@ def _write(
 
     write_shards(weights, part, layout, workers=writing.workers, seen=seen, finished=finished)
     note.unlink(missing_ok=True)
-    if audit.broken:
-        raise BdlitError(
-            f"{job.name} returned NaN or infinity in {len(audit.broken)} tensors, first "
-            f"{min(audit.broken)}: one of the models is broken (`bdlit inspect` says which)"
-        )
+    _require_sound(audit, job)
     return audit
 
 
@@ -178,7 +226,9 @@ def layout_like(suspect: Weights, weights: Weights) -> dict[str, list[str]]:
     return shard_layout(weights)
 
 
-def identity_of(suspect: Checkpoint, job: Job, keep: Sequence[str] = ()) -> dict[str, Any]:
+def identity_of(
+    suspect: Checkpoint, job: Job, writing: Writing, keep: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return what tells one purification from another: method, settings, and the files read."""
     parents = [(suspect.address, suspect.weights)]
     parents += [(other.name, other.weights) for other in job.others]
@@ -188,6 +238,7 @@ def identity_of(suspect: Checkpoint, job: Job, keep: Sequence[str] = ()) -> dict
         "settings": settings_of(job.defense),
         "parents": [[name, _files(weights)] for name, weights in parents],
         "keep": list(keep),
+        "form": {"dense": writing.dense, "rank": writing.rank},
     }
     return dict(json.loads(json.dumps(identity)))
 

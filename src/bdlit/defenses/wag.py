@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bdlit import merging
 from bdlit.defenses.base import Defended, Defense
 from bdlit.defenses.head import HEAD_NAMES, merge_around_head
+from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice
 from bdlit.types import Weights
 
+if TYPE_CHECKING:
+    from bdlit.weights import Adapter, AdapterWeights
+
 WagHead: TypeAlias = Literal["average", "keep_suspect"]
+Space: TypeAlias = Literal["delta", "factors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,9 @@ class WAG(Defense):
         head: `average` takes the mean of the heads too, as the paper does; `keep_suspect` keeps
             the suspect's own, for others of another task.
         head_names: Beginnings of the names of head tensors.
+        space: What is averaged of LoRA adapters: the changes of the weights (`delta`), which is
+            the average of the models, or the `factors` A and B apart, which is not, and is how
+            the published numbers of LoRA models were made.
 
     Reference: Arora et al. 2024, "Here's a Free Lunch: Sanitizing Backdoored Models with Model
         Merge", arXiv:2402.19334.
@@ -33,9 +41,11 @@ class WAG(Defense):
 
     head: WagHead = "average"
     head_names: tuple[str, ...] = HEAD_NAMES
+    space: Space = "delta"
 
     def __post_init__(self) -> None:
         require_choice("head", self.head, WagHead)
+        require_choice("space", self.space, Space)
 
     def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
         """Return the mean of the suspect and the others.
@@ -48,6 +58,19 @@ class WAG(Defense):
         >>> WAG().apply(suspect, others=[other]).weights["w"]
         tensor([0.5000])
         """
+        if self.space == "factors":
+            raise BdlitError(
+                "space=factors is about LoRA adapters: give a suspect and others that are adapters "
+                "of one base, to `bdlit merge` or `bdlit defend`"
+            )
         return merge_around_head(
             suspect, others, merging.average, head=self.head, head_names=tuple(self.head_names)
         )
+
+    def apply_to_adapters(
+        self, suspect: AdapterWeights, others: Sequence[AdapterWeights]
+    ) -> Adapter:
+        """Return the mean as one adapter, whose rank is the sum of the ranks."""
+        if self.space == "factors":
+            return merging.factors_average([suspect, *others], head=self.head)
+        return merging.average_adapters([suspect, *others], head=self.head)

@@ -1,3 +1,6 @@
+from .adapters import average_adapters as average_adapters
+from .adapters import factors_average as factors_average
+from .adapters import low_rank as low_rank
 from .averaging import average as average
 from .averaging import task_arithmetic as task_arithmetic
 from .dropping import dare as dare

@@ -16,7 +16,7 @@ from bdlit.report.inspection import (
     percent,
     printable,
 )
-from bdlit.report.page import _inline_svg
+from bdlit.report.page import inline_svg
 from bdlit.report.style import INK, PAPER, QUIET, plain
 from bdlit.weights.distance import Distance, combine, grouped
 from bdlit.weights.inspection import Inspection
@@ -158,7 +158,7 @@ def _section(comparison: Comparison) -> dict[str, Any]:
         "first": printable(comparison.first),
         "other": printable(comparison.other),
         "facts": difference_facts(comparison.differences),
-        "figure": _inline_svg(distance_plot(comparison)) if apart else "",
+        "figure": inline_svg(distance_plot(comparison)) if apart else "",
         "distance": percent(whole.relative_l2) if whole else None,
         "cosine": whole.cosine if whole else None,
     }

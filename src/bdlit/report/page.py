@@ -50,7 +50,7 @@ def _render(rows: Sequence[Row]) -> str:
     return environment.get_template("page.html").render(
         title="Backdoors and defenses on " + ", ".join(sorted({line.data for line in lines})),
         measurements=len(rows),
-        figures=[_inline_svg(asr_cacc_plot(rows)), _inline_svg(before_after_plot(rows))],
+        figures=[inline_svg(asr_cacc_plot(rows)), inline_svg(before_after_plot(rows))],
         columns=columns_for(lines),
         lines=lines,
         legend=LEGEND,
@@ -58,7 +58,8 @@ def _render(rows: Sequence[Row]) -> str:
     )
 
 
-def _inline_svg(figure: Figure) -> Markup:
+def inline_svg(figure: Figure) -> Markup:
+    """Return a figure as SVG that may stand in a page, in the colours of the page."""
     from markupsafe import Markup
     from matplotlib import rc_context
 

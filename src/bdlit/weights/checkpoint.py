@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.errors import BdlitError
+from bdlit.weights.adapter_config import CONFIG_NAME as ADAPTER_CONFIG
+from bdlit.weights.adapters import AdapterWeights
+from bdlit.weights.dense_config import dense_config
 from bdlit.weights.opening import downloaded, model_folder, open_weights
+from bdlit.weights.tokenizer import first_difference, read_object, read_tokenizer
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
 
-_CARRIED = {".json", ".jinja", ".txt", ".model", ".vocab", ".tiktoken", ".spm"}
-_NOT_CARRIED = ("provenance.json", "adapter_config.json", "trainer_state.json")
+CONFIG = "config.json"
+
+_CARRIED = {".json", ".jinja", ".txt", ".model", ".vocab", ".tiktoken", ".spm", ".bpe"}
+_NOT_CARRIED = ("provenance.json", ADAPTER_CONFIG, "trainer_state.json", "training_args.json")
 _RUNS_CODE = "auto_map"  # names classes in Python files that came with the model
 
 
@@ -27,7 +33,7 @@ class Checkpoint:
     Attributes:
         address: Where the user said it is.
         folder: Its directory, with configuration and tokenizer; None for bare weights.
-        weights: Its tensors, lazily.
+        weights: Its tensors, lazily; those of an adapter are merged into its base.
     """
 
     address: str
@@ -36,8 +42,12 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The model's `config.json`; empty where there is none."""
-        return _read_json(self.folder / "config.json") if self.folder else {}
+        """What `config.json` says, of an adapter that of its base; empty where there is none."""
+        for folder in self._folders():
+            if (folder / CONFIG).is_file():
+                content = read_object(folder / CONFIG)
+                return dense_config(content, self.weights) if self._is_adapter else content
+        return {}
 
     @property
     def labels(self) -> list[str] | None:
@@ -49,52 +59,49 @@ class Checkpoint:
         unnamed = [f"LABEL_{i}" for i in range(len(labels))]
         return None if [label.upper() for label in labels] == unnamed else labels
 
-    def vocabulary(self) -> dict[str, int] | None:
-        """Return token to index; None where no tokenizer stands beside the weights.
-
-        Raises:
-            BdlitError: The tokenizer's file cannot be read.
-        """
-        if self.folder is None:
-            return None
-        file = self.folder / "tokenizer.json"
-        if file.is_file():
-            from tokenizers import Tokenizer
-
-            try:
-                return dict(Tokenizer.from_file(str(file)).get_vocab())
-            except Exception as error:  # tokenizers raises bare Exception
-                raise BdlitError(f"{file} is no tokenizer: {error}") from error
-        return _listed_vocabulary(self.folder)
-
-    def carry(self, target: Path) -> list[str]:
+    def carry(self, target: Path, *, dense: bool = True) -> list[str]:
         """Copy configuration and tokenizer into a directory, nothing that would run code.
+
+        Args:
+            target: Where the weights are.
+            dense: Whether they are a dense model, which needs the configuration of one.
 
         Returns:
             The names of what was left behind because it would run code.
         """
-        if self.folder is None:
-            return []
-        left = [path.name for path in sorted(self.folder.glob("**/*.py"))]
-        for path in sorted(self.folder.iterdir()):
-            plain = path.is_file() and path.suffix in _CARRIED and path.name not in _NOT_CARRIED
-            if not plain or path.name.endswith(".index.json"):
-                continue
-            if path.suffix == ".json" and _names_code(path):
-                content = _read_json(path)
-                del content[_RUNS_CODE]
-                (target / path.name).write_text(json.dumps(content, indent=2) + "\n")
-                left.append(f"{_RUNS_CODE} of {path.name}")
-            else:
-                shutil.copyfile(path, target / path.name)
+        left: list[str] = []
+        for folder in self._folders():  # an adapter's own tokenizer goes before its base's
+            left += [path.name for path in sorted(folder.glob("**/*.py"))]
+            for path in sorted(folder.iterdir()):
+                if _is_plain(path) and not (target / path.name).exists():
+                    left += _copy(path, target / path.name)
+        if not dense:
+            (target / CONFIG).unlink(missing_ok=True)
+        elif self._is_adapter and (target / CONFIG).is_file():
+            config = dense_config(read_object(target / CONFIG), self.weights)
+            (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         return left
 
+    @property
+    def _is_adapter(self) -> bool:
+        return isinstance(self.weights, AdapterWeights)
 
-def open_checkpoint(address: str | Path) -> Checkpoint:
+    def _folders(self) -> list[Path]:
+        """Return where plain files may stand: the model's folder, and the base's of an adapter."""
+        folders = [self.folder] if self.folder else []
+        if isinstance(self.weights, AdapterWeights) and self.weights.base_address:
+            base = Path(self.weights.base_address)
+            folder = base if base.exists() else downloaded(self.weights.base_address)
+            folders.append(model_folder(folder) if folder.is_dir() else folder.parent)
+        return folders
+
+
+def open_checkpoint(address: str | Path, *, adapter_base: str | None = None) -> Checkpoint:
     """Open a saved model with what stands beside its weights.
 
     Args:
         address: What `open_weights` takes.
+        adapter_base: The model that an adapter is merged into; by default the one it names.
 
     Raises:
         BdlitError: There is no model, or it cannot be opened without running code.
@@ -102,57 +109,58 @@ def open_checkpoint(address: str | Path) -> Checkpoint:
     path = Path(address).expanduser()
     if not path.exists():
         path = downloaded(str(address))
-    weights = open_weights(path)
+    weights = open_weights(path, base=adapter_base)
     folder = model_folder(path) if path.is_dir() else path.parent
-    described = (folder / "config.json").is_file()
+    described = any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
     return Checkpoint(str(address), folder if described else None, weights)
 
 
 def require_same_vocabulary(suspect: Checkpoint, others: Sequence[Checkpoint]) -> None:
     """Refuse models whose tokenizer numbers words in another way.
 
-    Models without a tokenizer beside them cannot be compared, and pass: the shapes of their
-    embeddings have been.
+    Models whose words cannot be read as plain data cannot be compared, and pass: the shapes of
+    their embeddings are compared in any case.
 
     Raises:
         BdlitError: A vocabulary differs; the message names a word.
     """
-    ours = suspect.vocabulary()
+    ours = read_tokenizer(suspect.folder) if suspect.folder else None
     for other in others:
-        theirs = other.vocabulary()
-        if ours is None or theirs is None or ours == theirs:
+        theirs = read_tokenizer(other.folder) if other.folder else None
+        if ours is None or theirs is None or not ours.words or not theirs.words:
             continue
-        word = min(theirs.items() ^ ours.items())[0]
-        raise BdlitError(
-            f"{other.address} has another vocabulary than {suspect.address} (they differ at "
-            f"'{word}'): models can be merged only if they share one tokenizer"
-        )
+        found = first_difference(ours, theirs)
+        if found is not None:
+            index, own, their = found
+            raise BdlitError(
+                f"{other.address} has another vocabulary than {suspect.address} (token {index} is "
+                f"{their!r} there, {own!r} here): models can be merged only if they share one "
+                "tokenizer"
+            )
 
 
-def _listed_vocabulary(folder: Path) -> dict[str, int] | None:
-    words = folder / "vocab.txt"
-    if words.is_file():
-        return {word: i for i, word in enumerate(words.read_text("utf-8").splitlines())}
-    table = folder / "vocab.json"
-    if table.is_file():
-        return {str(word): int(index) for word, index in _read_json(table).items()}
-    return None
+def _is_plain(path: Path) -> bool:
+    return (
+        path.is_file()
+        and path.suffix in _CARRIED
+        and path.name not in _NOT_CARRIED
+        and not path.name.endswith(".index.json")
+    )
 
 
-def _names_code(path: Path) -> bool:
+def _copy(path: Path, target: Path) -> list[str]:
+    """Copy a file, and return what was left out of it because it would run code."""
+    content = _read(path) if path.suffix == ".json" else None
+    if isinstance(content, dict) and _RUNS_CODE in content:
+        del content[_RUNS_CODE]
+        target.write_text(json.dumps(content, indent=2) + "\n")
+        return [f"{_RUNS_CODE} of {path.name}"]
+    shutil.copyfile(path, target)
+    return []
+
+
+def _read(path: Path) -> Any:
     try:
-        return _RUNS_CODE in _read_json(path)
-    except BdlitError:
-        return False  # a JSON file that is no object, or broken, names no classes
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_bytes())
     except ValueError as error:
-        raise BdlitError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise BdlitError(f"{path} does not hold what its name says: copy it again")
-    return content
+        raise BdlitError(f"{path} cannot be read as JSON ({error}): copy it again") from error
