@@ -40,8 +40,6 @@ def writing_with_progress(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # One thread per tensor in place of several: the passes over a tensor are short.
-    torch.set_num_threads(1)
     bar = Progress(
         "{task.description}",
         BarColumn(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -75,12 +75,28 @@ def fisher_information(
     try:
         # Fused attention has no rule for batches of gradients; its plain form has.
         with sdpa_kernel(SDPBackend.MATH):
-            for inputs in _by_length(victim, rows, max(1, _BUDGET // size)):
+            parts = list(_by_length(victim, rows, max(1, _BUDGET // size)))
+            for inputs in _shown(parts):
                 for name, squares in _squares(log_probabilities, parameters, inputs).items():
                     total[name] += squares
     finally:
         model.train(training)
     return {name: tensor / len(rows) for name, tensor in total.items()}
+
+
+def _shown(parts: Sequence[_Named]) -> Iterable[_Named]:
+    """Show how far the work is, where a person is looking."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        parts,
+        "Fisher information",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _squares(
@@ -97,10 +113,14 @@ def _squares(
         rows = [jacobian(parameters, {k: v[i] for k, v in inputs.items()}) for i in range(count)]
         gradients = {name: torch.stack([found[name] for found, _ in rows]) for name in parameters}
         logs = torch.stack([found for _, found in rows])
-    return {
-        name: torch.einsum("rc,rc...->...", logs.exp(), gradient.float().square())
-        for name, gradient in gradients.items()
-    }
+    shares = logs.exp().flatten()
+
+    def expected(gradient: Tensor) -> Tensor:
+        # In place, and as one product of a vector and a matrix: these are gigabytes.
+        squares = gradient.float().reshape(len(shares), -1).square_()
+        return torch.mv(squares.T, shares).view(gradient.shape[2:])
+
+    return {name: expected(gradient) for name, gradient in gradients.items()}
 
 
 def _by_length(victim: Victim, rows: Sequence[Example], most: int) -> Iterator[_Named]:

@@ -61,7 +61,7 @@ def write_shards(
     """
     sizes = {name: outline(weights, name).entries for names in layout.values() for name in names}
     budget = _Budget(max([*sizes.values(), _LEAST_AT_WORK]))
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    with _one_thread_each(workers), ThreadPoolExecutor(max_workers=workers) as pool:
         for file, names in layout.items():
             if not (folder / file).exists():
                 _write_shard(weights, folder / file, names, pool, budget, seen)
@@ -166,6 +166,17 @@ def _write_index(weights: Weights, path: Path, layout: Mapping[str, Sequence[str
     total = sum(outline(weights, name).bytes for name in held)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(held.items()))}
     path.write_text(json.dumps(index, indent=2) + "\n")
+
+
+@contextmanager
+def _one_thread_each(workers: int) -> Iterator[None]:
+    """Let torch use one thread per tensor where several tensors are at work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if workers > 1 else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Budget:
