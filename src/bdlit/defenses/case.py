@@ -17,6 +17,7 @@ from bdlit.defenses.saved import PROVENANCE, Writing, identity_of, purify_saved
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
 from bdlit.types import Rate, Scores
+from bdlit.weights.opening import RUN_FOLDERS
 
 UNKNOWN = "unknown"
 """The `train_attack` of a model that somebody else has trained."""
@@ -134,12 +135,24 @@ class Case:
         data = self.measure.data
         return Subject(
             data=data.name,
-            victim=self.parents.suspect.address,
+            victim=short_name(self.parents.suspect.address),
             train_attack=UNKNOWN,
             seed=data.seed,
             config={"poisoning": data.poisoning},
             floor=floor,
         )
+
+
+def short_name(address: str) -> str:
+    """Return what a model is called in tables: its folder, or the run that the folder is of.
+
+    >>> short_name("studies/sst2/models/badnet-seed0/model"), short_name("owner/name@main")
+    ('badnet-seed0', 'owner/name@main')
+    """
+    path = Path(address)
+    if path.name in RUN_FOLDERS and path.parent.name:
+        return path.parent.name
+    return path.name if path.exists() else address
 
 
 def _finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
 
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-_RUN_FOLDERS = ("model", "victim")  # where a run of bdlit keeps its model
+RUN_FOLDERS = ("model", "victim")  # where a run of bdlit keeps its model
 
 
 def open_weights(address: str | Path, *, base: str | Path | None = None) -> Weights:
@@ -70,7 +70,7 @@ def _open_directory(path: Path, open_adapter: Callable[[Path], Weights]) -> Weig
             return _open_file(path / name)
     if (path / CONFIG_NAME).is_file():
         return open_adapter(path)
-    for name in _RUN_FOLDERS:
+    for name in RUN_FOLDERS:
         if (path / name).is_dir():
             return _open_directory(path / name, open_adapter)
     raise BdlitError(
@@ -129,7 +129,7 @@ def _require_dense(weights: Weights, address: str | Path) -> None:
 
 def model_folder(path: Path) -> Path:
     """Return the directory that holds the model: this one, or a run's `model/` or `victim/`."""
-    runs = (path / name for name in _RUN_FOLDERS if not (path / "config.json").is_file())
+    runs = (path / name for name in RUN_FOLDERS if not (path / "config.json").is_file())
     return next((folder for folder in runs if folder.is_dir()), path)
 
 
