@@ -75,7 +75,7 @@ class Job:
         """The same in words, for the record: names and hashes, which are read now."""
         return {
             "others": [other.described() for other in self.others],
-            "base": self.base.described() if self.base else None,
+            "base": self.base.described() if self.base and "base" in self.defense.needs else None,
             **({"clean": len(self.clean)} if "clean" in self.defense.needs else {}),
         }
 

@@ -1,0 +1,227 @@
+"""Wall time, CPU time and peak memory of merges of saved models, beside reading and writing alone.
+
+    python benchmarks/saved_merges.py --folder /tmp/llamas --gb 0.5 1.5
+
+Makes Llama-shaped checkpoints (a base and three fine-tunes in bf16, four shards each), merges the
+fine-tunes by `bdlit merge` in a process of its own per method, and prints one line each. Resident
+memory counts what files were mapped; anonymous memory is what the process itself has taken. With
+`--plot FILE` peaks are drawn against the size of the model. `--mergekit` runs `mergekit-yaml` on
+the same models, if it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bdlit.weights.streaming import shard_layout, write_shards
+
+WIDTH, INNER, KEY_VALUE, VOCABULARY = 2048, 5632, 256, 32_000  # of TinyLlama's layers
+LAYER_BYTES = 2 * (2 * WIDTH * WIDTH + 2 * WIDTH * KEY_VALUE + 3 * WIDTH * INNER)
+
+METHODS = {
+    "average": '{"class_path": "WAG"}',
+    "SLERP": '{"class_path": "SLERP"}',
+    "TIES, per tensor": '{"class_path": "TIES", "init_args": {"trim": "tensor", "head": "merge"}}',
+    "TIES, whole model": '{"class_path": "TIES", "init_args": {"head": "merge"}}',
+    "DARE-TIES": '{"class_path": "DARE", "init_args": {"merge": "ties", "head": "merge"}}',
+}
+RECIPES = {
+    "average": {"merge_method": "linear", "parameters": {"weight": 1.0}},
+    "SLERP": {"merge_method": "slerp", "parameters": {"t": 0.5}},
+    "TIES, per tensor": {"merge_method": "ties", "parameters": {"density": 0.2, "weight": 1.0}},
+    "DARE-TIES": {"merge_method": "dare_ties", "parameters": {"density": 0.1, "weight": 1.0}},
+}
+
+
+def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of a Llama, an untied head among them."""
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, WIDTH)}
+    for i in range(layers):
+        at = f"model.layers.{i}"
+        found |= {
+            f"{at}.self_attn.q_proj.weight": (WIDTH, WIDTH),
+            f"{at}.self_attn.k_proj.weight": (KEY_VALUE, WIDTH),
+            f"{at}.self_attn.v_proj.weight": (KEY_VALUE, WIDTH),
+            f"{at}.self_attn.o_proj.weight": (WIDTH, WIDTH),
+            f"{at}.mlp.gate_proj.weight": (INNER, WIDTH),
+            f"{at}.mlp.up_proj.weight": (INNER, WIDTH),
+            f"{at}.mlp.down_proj.weight": (WIDTH, INNER),
+            f"{at}.input_layernorm.weight": (WIDTH,),
+            f"{at}.post_attention_layernorm.weight": (WIDTH,),
+        }
+    return {**found, "model.norm.weight": (WIDTH,), "lm_head.weight": (VOCABULARY, WIDTH)}
+
+
+def make_models(folder: Path, gigabytes: float) -> list[Path]:
+    """Write a base and three fine-tunes of about a size, unless they stand already."""
+    outside = 2 * 2 * VOCABULARY * WIDTH
+    layers = max(1, round((gigabytes * 1e9 - outside) / LAYER_BYTES))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "vocab_size": VOCABULARY,
+        "torch_dtype": "bfloat16",
+    }
+    paths = []
+    for seed, name in enumerate(["base", "one", "two", "three"]):
+        path = folder / f"{gigabytes}gb" / name
+        paths.append(path)
+        if path.exists():
+            continue
+        part = path.with_name(f".{name}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        weights = _Random(shapes(layers), seed)
+        total = sum(torch.Size(s).numel() * 2 for s in shapes(layers).values())
+        write_shards(weights, part, shard_layout(weights, limit=total // 4 + 1))
+        (part / "config.json").write_text(json.dumps(config))
+        part.rename(path)
+    return paths
+
+
+class _Random(dict):  # type: ignore[type-arg]
+    """Random weights, drawn when asked for: the base's, plus a little of a fine-tune's own."""
+
+    def __init__(self, named: dict[str, tuple[int, ...]], seed: int) -> None:
+        super().__init__(dict.fromkeys(named))
+        self.named, self.seed = named, seed
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        place = list(self.named).index(name)
+        drawn = self._drawn(name, place)
+        own = self._drawn(name, 100_000 * self.seed + place) * 0.1 if self.seed else 0.0
+        return (drawn * 0.02 + own * 0.02).to(torch.bfloat16)
+
+    def _drawn(self, name: str, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(self.named[name], generator=generator)
+
+    def outline(self, name: str) -> object:
+        from bdlit.weights import Outline
+
+        return Outline(torch.Size(self.named[name]), torch.bfloat16)
+
+
+def measured(command: Sequence[str]) -> tuple[float, float, float, float]:
+    """Return wall and CPU seconds, and peaks of resident and anonymous memory in GB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    anonymous = resident = 0
+    while True:
+        finished, status_word, usage = os.wait4(process.pid, os.WNOHANG)
+        if finished:
+            break
+        status = Path(f"/proc/{process.pid}/status")
+        lines = status.read_text().splitlines() if status.exists() else []
+        # Not ru_maxrss: a process inherits that from whoever started it.
+        held = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
+        anonymous = max(anonymous, int(held.get("RssAnon", 0)))
+        resident = max(resident, int(held.get("VmHWM", 0)))
+        time.sleep(0.01)
+    process.returncode = os.waitstatus_to_exitcode(status_word)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    wall = time.perf_counter() - start
+    seconds = usage.ru_utime + usage.ru_stime
+    return wall, seconds, resident / 1e6, anonymous / 1e6
+
+
+def read_and_write(paths: Sequence[Path], out: Path) -> list[str]:
+    """Return a command that reads three models and writes one, and nothing else."""
+    script = (
+        "import sys, pathlib\n"
+        "*models, out = map(pathlib.Path, sys.argv[1:])\n"
+        "out.mkdir()\n"
+        "for i, model in enumerate(models):\n"
+        "    for file in sorted(model.glob('*.safetensors')):\n"
+        "        content = file.read_bytes()\n"
+        "        if i == 0: (out / file.name).write_bytes(content)\n"
+    )
+    return [sys.executable, "-c", script, *map(str, paths), str(out)]
+
+
+def merge_command(method: str, paths: Sequence[Path], out: Path) -> list[str]:
+    """Return the `bdlit merge` of a method."""
+    base, suspect, *others = map(str, paths)
+    used = others[:1] if method == "SLERP" else others
+    return [
+        *(sys.executable, "-m", "bdlit", "merge", "--suspect", suspect, "--base", base),
+        *("--others", json.dumps(used), "--defense", METHODS[method], "--out", str(out)),
+    ]
+
+
+def mergekit_command(method: str, paths: Sequence[Path], out: Path) -> list[str]:
+    """Return mergekit's command for the same merge."""
+    base, *models = map(str, paths)
+    used = models[:2] if method == "SLERP" else models
+    recipe = {**RECIPES[method], "models": [{"model": m} for m in used], "dtype": "bfloat16"}
+    if method != "average":
+        recipe["base_model"] = used[0] if method == "SLERP" else base
+    file = out.with_suffix(".yaml")
+    file.write_text(json.dumps(recipe))
+    return ["mergekit-yaml", str(file), str(out), "--lazy-unpickle", "--no-copy-tokenizer"]
+
+
+def main() -> None:
+    """Print one line per size and method."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, required=True, help="where the models are made")
+    parser.add_argument("--gb", type=float, nargs="+", default=[1.5])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--mergekit", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    peaks: dict[str, list[tuple[float, float]]] = {}
+    print(
+        f"{'GB':>4}  {'method':<28}{'wall s':>8}{'CPU s':>8}{'resident GB':>13}{'anonymous GB':>14}"
+    )
+    for size in options.gb:
+        paths = make_models(options.folder, size)
+        out = options.folder / "out"
+        commands = {"reading and writing": read_and_write(paths[1:], out)}
+        commands |= {method: merge_command(method, paths, out) for method in options.methods}
+        if options.mergekit:
+            known = [method for method in options.methods if method in RECIPES]
+            commands |= {f"{m} (mergekit)": mergekit_command(m, paths, out) for m in known}
+        for name, command in commands.items():
+            shutil.rmtree(out, ignore_errors=True)
+            wall, cpu, resident, anonymous = measured(command)
+            peaks.setdefault(name, []).append((size, anonymous))
+            figures = f"{wall:8.1f}{cpu:8.1f}{resident:13.2f}{anonymous:14.2f}"
+            print(f"{size:4.1f}  {name:<28}{figures}", flush=True)
+        shutil.rmtree(out, ignore_errors=True)
+    if options.plot:
+        draw(peaks, options.plot)
+
+
+def draw(peaks: dict[str, list[tuple[float, float]]], file: Path) -> None:
+    """Draw peak memory against the size of the model."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, points in peaks.items():
+        if name != "reading and writing":
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(xlabel="size of the model (GB)", ylabel="peak anonymous memory (GB)", ylim=0)
+    axes.legend()
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
