@@ -1,6 +1,8 @@
 """A saved suspect with data: each purified model is measured once, and as the callback does."""
 
 import json
+import resource
+import signal
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from bdlit.evaluation import read_results
 from bdlit.victims import ClassifierVictim
 from bdlit.weights import open_weights
 from conftest import tiny_trainer
+from launch import bdlit
 
 DATA = {"train_size": 96, "validation_size": 0, "test_size": 60, "clean_pool_size": 8}
 
@@ -124,3 +127,23 @@ def test_a_merge_by_recipe_is_the_merge_by_its_defense(run, tmp_path, capsys):
     assert main(["merge", *few, "--defense=WAG"]) == 0
     one, other = open_weights(tmp_path / "a"), open_weights(tmp_path / "b")
     assert all(torch.allclose(one[name], other[name], atol=1e-7) for name in other)
+
+
+def limit_files_to_ten_kilobytes():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+
+def test_a_full_disk_leaves_nothing_half_written(run, tmp_path):
+    few = ["--suspect", run / "run" / "victim", "--others", f"[{run / 'benign'}]"]
+    answer = bdlit(
+        "merge",
+        *map(str, few),
+        "--defense=WAG",
+        f"--out={tmp_path / 'out'}",
+        before=limit_files_to_ten_kilobytes,
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "cannot write" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert list(tmp_path.iterdir()) == []
