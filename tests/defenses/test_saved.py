@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from bdlit import merging
-from bdlit.defenses import SLERP, TIES, WAG
+from bdlit.defenses import DARE, SLERP, TIES, WAG
 from bdlit.defenses.base import Defended, Defense
 from bdlit.defenses.labels import in_label_order
 from bdlit.defenses.parents import open_parents
@@ -102,6 +102,16 @@ def test_bare_weights_are_merged_without_a_config(tmp_path):
     files = [tmp_path / "m0.safetensors", tmp_path / "m1.safetensors"]
     purified(files, tmp_path / "out")
     assert open_weights(tmp_path / "out")["w"].tolist() == [0.5, 0.5]
+
+
+def test_tied_tensors_of_a_state_dict_are_one_again(tmp_path):
+    for i in range(3):
+        tensor = torch.randn(50, generator=torch.Generator().manual_seed(i))
+        torch.save({"embed.weight": tensor, "lm_head.weight": tensor}, tmp_path / f"m{i}.bin")
+    suspect, other, base = (tmp_path / f"m{i}.bin" for i in range(3))
+    purified([suspect, other], tmp_path / "out", DARE(drop=0.5), base=str(base))
+    found = open_weights(tmp_path / "out")
+    assert torch.equal(found["embed.weight"], found["lm_head.weight"])
 
 
 def test_permuted_labels_are_refused_or_brought_into_order(tmp_path):

@@ -32,6 +32,7 @@ from bdlit.weights.adapter_config import CONFIG_NAME as ADAPTER_CONFIG
 from bdlit.weights.checkpoint import Checkpoint
 from bdlit.weights.depth import with_depth
 from bdlit.weights.streaming import shard_layout, write_shards
+from bdlit.weights.tying import tied_like
 from bdlit.whole import resumable_directory
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _write(
     defended: Defended, suspect: Checkpoint, job: Job, part: Path, writing: Writing
 ) -> Audit:
     """Write the shards that do not stand yet, and look at every tensor on its way."""
-    weights = defended.weights
+    weights = tied_like(suspect.weights, defended.weights)
     audit = Audit(suspect.weights, {other.name: other.weights for other in job.others})
     note = part / _SEEN
     layout = layout_like(suspect.weights, weights)

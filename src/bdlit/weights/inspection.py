@@ -17,6 +17,7 @@ from bdlit.weights.hazards import Hazards, find_hazards, look_into
 from bdlit.weights.opening import downloaded, model_folder
 from bdlit.weights.outlines import Outline, outline
 from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
+from bdlit.weights.tying import tied_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,7 +172,7 @@ def inspect_checkpoint(
         adapter=_adapter(_config(place.folder, "adapter_config.json")),
         tokenizer=read_tokenizer(place.folder) if place.folder else None,
         outlines=scan.outlines,
-        tied=_one_in_memory(weights),
+        tied=tied_names(weights),
         output_tied=_output_tied(config, scan.outlines),
         head=tuple(name for name in scan.outlines if _plain_name(name).startswith(head_names))
         if head_names
@@ -351,18 +352,6 @@ def _fingerprint(scan: _Scan, address: str | Path) -> str:
             f"{address} holds a tensor that cannot be read as plain numbers ({reason}): give the "
             "model in float32, float16 or bfloat16"
         ) from error
-
-
-def _one_in_memory(weights: Weights | None) -> tuple[tuple[str, ...], ...]:
-    """Return groups of names that are the same tensor of a state dict."""
-    if not isinstance(weights, dict):
-        return ()  # in safetensors no two tensors share their data
-    groups: dict[object, list[str]] = {}
-    for name, tensor in weights.items():
-        if tensor.numel() and tensor.layout == torch.strided:
-            where = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
-            groups.setdefault((where, tensor.shape, tensor.stride()), []).append(name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
