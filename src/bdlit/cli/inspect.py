@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bdlit.cli.progress import progress
 
 if TYPE_CHECKING:
     from bdlit.report.inspection import Comparison
@@ -36,7 +36,7 @@ def inspect(addresses: list[str], *, json: bool = False, html: str | None = None
 
     found = []
     for address in addresses:
-        with _progress(f"reading {address}") as watch:
+        with progress(f"reading {address}") as watch:
             found.append(inspect_checkpoint(address, head_names=HEAD_NAMES, watch=watch))
     comparisons = [_compared(found[0], other) for other in found[1:]]
     if json:
@@ -57,25 +57,6 @@ def _compared(first: Inspection, other: Inspection) -> Comparison:
 
     apart = []
     if first.weights is not None and other.weights is not None:
-        with _progress(f"measuring {other.address}") as watch:
+        with progress(f"measuring {other.address}") as watch:
             apart = distances(*aligned(first.weights, other.weights), watch)
     return Comparison(first.address, other.address, differences(first, other), apart)
-
-
-@contextmanager
-def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield what to call with work done and all work; a bar shows it where a person is looking."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
-        task = bar.add_task(words, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

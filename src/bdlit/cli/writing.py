@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bdlit.cli.progress import progress
 from bdlit.defenses.saved import Writing
 from bdlit.defenses.verify import verify as load_and_run
 from bdlit.errors import BdlitError
@@ -36,27 +36,14 @@ def writing_with_progress(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise BdlitError("there is no CUDA device here: leave --device out")
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
-        task = bar.add_task(name, total=None)
+    with progress(name) as tell:
         yield Writing(
             workers=workers or 1,
             device=device,
             dense=dense,
             rank=rank,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=tell,
             check=_check if verify else None,
         )
 

@@ -60,7 +60,7 @@ class Case:
         known = _finished(out, identity)
         origin = known or purify_saved(
             self.parents.suspect,
-            job,
+            self._with_victim(job),
             out,
             replace(writing, measure=self.measure, before=before),
             keep=self.parents.keep,
@@ -106,9 +106,7 @@ class Case:
         append_results(self._results, results)
 
     def _job(self, name: str, defense: Defense) -> Job:
-        measure = self.measure
-        runs = "victim" in defense.needs or "clean" in defense.needs
-        if runs and measure is None:
+        if self.measure is None and {"victim", "clean"} & set(defense.needs):
             raise BdlitError(
                 f"{name} has to run the models on trusted rows: give --data with a clean_pool_size"
             )
@@ -117,9 +115,14 @@ class Case:
             defense=defense,
             others=self.parents.others,
             base=self.parents.base,
-            clean=measure.data.clean_pool if measure else (),
-            victim=measure.victim(self._suspect_folder()) if measure and runs else None,
+            clean=self.measure.data.clean_pool if self.measure else (),
         )
+
+    def _with_victim(self, job: Job) -> Job:
+        """Load the suspect as a module, where the defense has to run it."""
+        if self.measure is None or "victim" not in job.defense.needs:
+            return job
+        return replace(job, victim=self.measure.victim(self._suspect_folder()))
 
     def _suspect_folder(self) -> Path:
         suspect = self.parents.suspect

@@ -9,6 +9,7 @@ from bdlit.defenses.head import HEAD_NAMES
 from bdlit.errors import BdlitError
 from bdlit.weights import LazyWeights, outline, overlay
 from bdlit.weights.checkpoint import Checkpoint
+from bdlit.weights.labels import compare_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +45,10 @@ def in_label_order(
     """
     if suspect.labels is None or other.labels is None or policy == "ignore":
         return other.weights
-    ours = [label.lower() for label in suspect.labels]
-    theirs = [label.lower() for label in other.labels]
-    if ours == theirs or len(ours) != len(theirs):
+    agreement = compare_labels(suspect.labels, other.labels)
+    if agreement == "same" or len(suspect.labels) != len(other.labels):
         return other.weights
-    if sorted(ours) != sorted(theirs):
+    if agreement == "different":
         raise BdlitError(
             f"{other.address} has classes {other.labels}, and {suspect.address} "
             f"{suspect.labels}: merge models of one task, or say --labels=ignore if the classes "
@@ -59,7 +59,9 @@ def in_label_order(
             f"{other.address} has its classes in the order {other.labels}, and {suspect.address} "
             f"{suspect.labels}: --labels=permute brings them into one order"
         )
-    return _permuted(other.weights, [theirs.index(label) for label in ours], head_names)
+    theirs = [label.lower() for label in other.labels]
+    order = [theirs.index(label.lower()) for label in suspect.labels]
+    return _permuted(other.weights, order, head_names)
 
 
 def _permuted(weights: Weights, order: list[int], head_names: tuple[str, ...]) -> LazyWeights:

@@ -12,6 +12,7 @@ from bdlit.evaluation.evaluate import evaluate
 from bdlit.types import Scores
 from bdlit.victims.classifier import ClassifierVictim
 from bdlit.weights.checkpoint import open_checkpoint
+from bdlit.weights.labels import compare_labels
 
 
 class Measure:
@@ -77,11 +78,8 @@ class Measure:
     def _require_same_classes(self, folder: Path) -> None:
         theirs = open_checkpoint(folder).labels
         ours = list(self.data.labels)
-        if theirs is None or len(theirs) != len(ours):
-            return  # unnamed classes are taken in the data's order; another number does not load
-        if [label.lower() for label in theirs] == [label.lower() for label in ours]:
-            return
-        if sorted(label.lower() for label in theirs) == sorted(label.lower() for label in ours):
+        # Unnamed classes, and those of other names, are taken in the data's order.
+        if theirs is not None and compare_labels(ours, theirs) == "permuted":
             raise BdlitError(
                 f"{folder} has its classes in the order {theirs}, and data '{self.data.name}' "
                 f"{ours}: every score would be wrong; give --data.label_names in the model's order"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bdlit.weights import float_names
+from bdlit.weights.distance import Sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +22,7 @@ class Audit:
         suspect: The model that was to be changed.
         parents: Name to model, to say how far the merge is from each.
 
+    >>> import torch
     >>> audit = Audit({"w": torch.tensor([3.0, 4.0])}, {"other": {"w": torch.tensor([0.0, 0.0])}})
     >>> audit("w", torch.tensor([3.0, 0.0]))
     >>> audit.report()["changed"], audit.report()["distance"]["suspect"]["relative_l2"]
@@ -35,7 +34,7 @@ class Audit:
         self._parents = {"suspect": suspect, **parents}
         self._floats = set(float_names(suspect))
         self._lock = Lock()
-        self._sums = {name: _Sums() for name in self._parents}
+        self._sums = {name: Sums() for name in self._parents}
         self.changed: list[str] = []
         self.broken: list[str] = []
 
@@ -44,14 +43,14 @@ class Audit:
         if name not in self._floats:
             return
         found = {
-            parent: _Sums.between(tensor, own)
+            parent: Sums.between(own, tensor)
             for parent, weights in self._parents.items()
             if name in weights and (own := weights[name].cpu()).shape == tensor.shape
         }
         broken = not bool(tensor.isfinite().all())
         with self._lock:
             for parent, sums in found.items():
-                self._sums[parent].add(sums)
+                self._sums[parent] = Sums.over([self._sums[parent], sums])
             if broken:
                 self.broken.append(name)
             if "suspect" not in found or found["suspect"].difference:
@@ -61,7 +60,10 @@ class Audit:
         """Return what was seen, ready for JSON: how many changed, distances to the parents."""
         return {
             "changed": len(self.changed),
-            "distance": {name: sums.distance() for name, sums in self._sums.items()},
+            "distance": {
+                name: {"relative_l2": sums.relative_l2, "cosine": sums.cosine}
+                for name, sums in self._sums.items()
+            },
         }
 
     def state(self) -> dict[str, Any]:
@@ -74,45 +76,5 @@ class Audit:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what an earlier run has seen."""
-        self._sums = {name: _Sums(**sums) for name, sums in state["sums"].items()}
+        self._sums = {name: Sums(**sums) for name, sums in state["sums"].items()}
         self.changed, self.broken = list(state["changed"]), list(state["broken"])
-
-
-class _Sums:
-    """Sums of squares over the entries of two models: of the difference, of each, of products."""
-
-    def __init__(
-        self, difference: float = 0.0, own: float = 0.0, parent: float = 0.0, product: float = 0.0
-    ) -> None:
-        self.difference = difference
-        self.own = own
-        self.parent = parent
-        self.product = product
-
-    @classmethod
-    def between(cls, tensor: Tensor, parent: Tensor) -> _Sums:
-        """Sum over one tensor, in float32 within rows of it and in float64 over them."""
-        x, y = (t.reshape(-1).to(torch.float32) for t in (tensor, parent))
-        return cls(_dot(x - y, None), _dot(x, None), _dot(y, None), _dot(x, y))
-
-    def add(self, other: _Sums) -> None:
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-    def distance(self) -> dict[str, float | None]:
-        both = sqrt(self.own * self.parent)
-        return {
-            "relative_l2": sqrt(self.difference / self.parent) if self.parent else None,
-            "cosine": self.product / both if both else None,
-        }
-
-
-_ROW = 4096
-
-
-def _dot(x: Tensor, y: Tensor | None) -> float:
-    y = x if y is None else y
-    whole = x.numel() // _ROW * _ROW
-    rows = torch.linalg.vecdot(x[:whole].view(-1, _ROW), y[:whole].view(-1, _ROW))
-    rest = torch.dot(x[whole:], y[whole:])
-    return float(rows.sum(dtype=torch.float64)) + float(rest)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from bdlit.weights.inspection import Inspection
+from bdlit.weights.labels import compare_labels
 from bdlit.weights.outlines import Outline
 from bdlit.weights.tokenizer import first_difference
 
@@ -198,10 +199,10 @@ def _labels(first: Inspection, other: Inspection) -> tuple[str | None, str | Non
         return f"{first.label_count} against {other.label_count}", None
     if not ours or not theirs:
         return None, "one of the two does not name its labels"
-    lower = [name.lower() for name in ours], [name.lower() for name in theirs]
-    if lower[0] == lower[1]:
+    agreement = compare_labels(ours, theirs)
+    if agreement == "same":
         return None, None
-    kind = "permuted" if sorted(lower[0]) == sorted(lower[1]) else "differ"
+    kind = "permuted" if agreement == "permuted" else "differ"
     return f"{kind}: {', '.join(ours)} against {', '.join(theirs)}", None
 
 

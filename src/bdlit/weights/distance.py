@@ -35,29 +35,44 @@ class Part(NamedTuple):
     module: str
 
 
-@dataclass(frozen=True, slots=True)
-class Distance:
-    """How far a tensor, or several as one long vector, is from its counterpart.
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Sums over the numbers of two vectors, which say how far they are apart.
 
     Attributes:
-        name: Name of the tensor, or of the group.
-        part: Where it stands; of a group, what its first tensor and it have in common.
-        tensors: How many tensors it is over.
-        entries: How many numbers it is over.
         difference: Sum of the squared differences.
-        first: Sum of squares of the first model.
-        other: Sum of squares of the other model.
+        first: Sum of squares of the first.
+        other: Sum of squares of the other.
         product: Sum of the products.
     """
 
-    name: str
-    part: Part
-    tensors: int
-    entries: int
-    difference: float
-    first: float
-    other: float
-    product: float
+    difference: float = 0.0
+    first: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+
+    @classmethod
+    def between(cls, first: Tensor, other: Tensor) -> Sums:
+        """Sum over two tensors of one shape, in float64 over chunks of them."""
+        sums = [0.0] * 4
+        chunks = (torch.split(t.detach().cpu().reshape(-1), _CHUNK) for t in (first, other))
+        for x, y in zip(*chunks, strict=True):
+            a, b = x.to(torch.float64), y.to(torch.float64)
+            gap = b - a
+            for i, (left, right) in enumerate(((gap, gap), (a, a), (b, b), (a, b))):
+                sums[i] += float(torch.dot(left, right))
+        return cls(difference=sums[0], first=sums[1], other=sums[2], product=sums[3])
+
+    @classmethod
+    def over(cls, parts: Iterable[Sums]) -> Sums:
+        """Return the sums of vectors that follow each other."""
+        held = list(parts)
+        return cls(
+            difference=sum(part.difference for part in held),
+            first=sum(part.first for part in held),
+            other=sum(part.other for part in held),
+            product=sum(part.product for part in held),
+        )
 
     @property
     def relative_l2(self) -> float | None:
@@ -74,6 +89,23 @@ class Distance:
             return None
         cosine = self.product / lengths
         return cosine if isnan(cosine) else max(-1.0, min(1.0, cosine))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance(Sums):
+    """How far a tensor, or several as one long vector, is from its counterpart.
+
+    Attributes:
+        name: Name of the tensor, or of the group.
+        part: Where it stands; of a group, what its first tensor and it have in common.
+        tensors: How many tensors it is over.
+        entries: How many numbers it is over.
+    """
+
+    name: str
+    part: Part
+    tensors: int
+    entries: int
 
 
 def distances(
@@ -154,10 +186,7 @@ def combine(found: Iterable[Distance], name: str, part: Part | None = None) -> D
         part=part or members[0].part,
         tensors=sum(d.tensors for d in members),
         entries=sum(d.entries for d in members),
-        difference=sum(d.difference for d in members),
-        first=sum(d.first for d in members),
-        other=sum(d.other for d in members),
-        product=sum(d.product for d in members),
+        **vars(Sums.over(members)),
     )
 
 
@@ -226,14 +255,8 @@ def _bare(name: str) -> str:
 
 
 def _measured(name: str, part: Part, first: Tensor, other: Tensor) -> Distance:
-    sums = [0.0] * 4
-    chunks = (torch.split(t.detach().cpu().reshape(-1), _CHUNK) for t in (first, other))
-    for x, y in zip(*chunks, strict=True):
-        a, b = x.to(torch.float64), y.to(torch.float64)
-        gap = b - a
-        for i, (left, right) in enumerate(((gap, gap), (a, a), (b, b), (a, b))):
-            sums[i] += float(torch.dot(left, right))
-    return Distance(name, part, 1, first.numel(), *sums)
+    sums = Sums.between(first, other)
+    return Distance(name=name, part=part, tensors=1, entries=first.numel(), **vars(sums))
 
 
 def as_table(found: Iterable[Distance]) -> tuple[list[str], list[int], Mapping[Part, Distance]]:

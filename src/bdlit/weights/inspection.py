@@ -16,6 +16,7 @@ from bdlit.weights.hashing import fingerprint
 from bdlit.weights.hazards import Hazards, find_hazards, look_into
 from bdlit.weights.opening import downloaded, model_folder
 from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.streaming import INDEX
 from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
 from bdlit.weights.tying import tied_names
 
@@ -205,7 +206,6 @@ _FILE_FORMS = {
     ".pt": "pickled state dict",
     ".pth": "pickled state dict",
 }
-_INDEX = "model.safetensors.index.json"
 
 
 def _locate(address: str | Path) -> _Place:
@@ -238,8 +238,8 @@ def _in_folder(folder: Path) -> tuple[str, tuple[Path, ...]] | None:
     """Return form and files of the tensors in a folder, safetensors first."""
     if (folder / "model.safetensors").is_file():
         return "Hugging Face directory", (folder / "model.safetensors",)
-    if (folder / _INDEX).is_file():
-        files = SafetensorsWeights.from_index(folder / _INDEX).paths
+    if (folder / INDEX).is_file():
+        files = SafetensorsWeights.from_index(folder / INDEX).paths
         return f"Hugging Face directory, {len(files)} shards", files
     if (folder / "pytorch_model.bin").is_file():
         return "Hugging Face directory, pickled", (folder / "pytorch_model.bin",)
