@@ -44,7 +44,7 @@ def test_a_broken_tensor_and_an_unchanged_model_are_noticed():
     audit("a", SUSPECT["a"])
     assert audit.report()["changed"] == 0
     audit("b", torch.tensor([float("nan")]))
-    assert audit.broken == ["b"]
+    assert list(audit.broken) == ["b"]
 
 
 def test_long_tensors_are_summed_to_the_end():

@@ -38,6 +38,8 @@ from bdlit.whole import resumable_directory
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bdlit.weights import Read
+
 PROVENANCE = "provenance.json"
 """Name of the file beside a purified model that says where it came from."""
 
@@ -204,9 +206,9 @@ def _write(
     standing = _standing(note, audit, part, list(layout))
     progress = _Progress(weights, layout, standing, writing.progress)
 
-    def seen(name: str, tensor: Tensor) -> None:
-        audit(name, tensor)
-        progress.add(name)
+    def seen(name: str, piece: Tensor, read: Read) -> None:
+        audit(name, piece, read)
+        progress.add(piece.nbytes)
 
     def finished(shard: str) -> None:
         if shard not in standing:
@@ -261,16 +263,16 @@ class _Progress:
         standing: Sequence[str],
         tell: Callable[[int, int], None],
     ) -> None:
-        self._sizes = {n: outline(weights, n).bytes for names in layout.values() for n in names}
-        self._total = sum(self._sizes.values())
-        self._done = sum(self._sizes[name] for shard in standing for name in layout[shard])
+        sizes = {n: outline(weights, n).bytes for names in layout.values() for n in names}
+        self._total = sum(sizes.values())
+        self._done = sum(sizes[name] for shard in standing for name in layout[shard])
         self._tell = tell
         self._lock = Lock()
         tell(self._done, self._total)
 
-    def add(self, name: str) -> None:
+    def add(self, size: int) -> None:
         with self._lock:
-            self._done += self._sizes[name]
+            self._done += size
             self._tell(self._done, self._total)
 
 

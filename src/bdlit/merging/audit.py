@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from bdlit.weights import float_names
+from bdlit.weights import float_names, outline
 from bdlit.weights.distance import Sums
+from bdlit.weights.reading import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 
 class Audit:
-    """Watches a merged model go by, tensor by tensor and in any order.
+    """Watches a merged model go by, tensor by tensor or piece by piece, in any order.
 
     Args:
         suspect: The model that was to be changed.
@@ -35,26 +37,39 @@ class Audit:
         self._floats = set(float_names(suspect))
         self._lock = Lock()
         self._sums = {name: Sums() for name in self._parents}
-        self.changed: list[str] = []
-        self.broken: list[str] = []
+        # Names in the order of their coming; a tensor may come in several pieces.
+        self.changed: dict[str, None] = {}
+        self.broken: dict[str, None] = {}
 
-    def __call__(self, name: str, tensor: Tensor) -> None:
-        """Take note of one tensor of the result; a name that the suspect lacks is new."""
+    def __call__(self, name: str, tensor: Tensor, read: Read = whole) -> None:
+        """Take note of a tensor of the result, or of a piece of it.
+
+        Args:
+            name: Its name; one that the suspect lacks is new.
+            tensor: What the merge made of it.
+            read: What reads the same of the parents.
+        """
         if name not in self._floats:
             return
         found = {
-            parent: Sums.between(own, tensor)
+            parent: Sums.between(read(weights, name), tensor)
             for parent, weights in self._parents.items()
-            if name in weights and (own := weights[name].cpu()).shape == tensor.shape
+            if self._has(parent, name)
         }
         broken = not bool(tensor.isfinite().all())
         with self._lock:
             for parent, sums in found.items():
                 self._sums[parent] = Sums.over([self._sums[parent], sums])
             if broken:
-                self.broken.append(name)
+                self.broken[name] = None
             if "suspect" not in found or found["suspect"].difference:
-                self.changed.append(name)
+                self.changed[name] = None
+
+    def _has(self, parent: str, name: str) -> bool:
+        weights = self._parents[parent]
+        return name in weights and (
+            outline(weights, name).shape == outline(self._suspect, name).shape
+        )
 
     def report(self) -> dict[str, Any]:
         """Return what was seen, ready for JSON: how many changed, distances to the parents."""
@@ -70,11 +85,12 @@ class Audit:
         """Return all that was seen, ready for JSON, to be taken up by `restore`."""
         return {
             "sums": {name: vars(sums) for name, sums in self._sums.items()},
-            "changed": self.changed,
-            "broken": self.broken,
+            "changed": list(self.changed),
+            "broken": list(self.broken),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what an earlier run has seen."""
         self._sums = {name: Sums(**sums) for name, sums in state["sums"].items()}
-        self.changed, self.broken = list(state["changed"]), list(state["broken"])
+        self.changed = dict.fromkeys(state["changed"])
+        self.broken = dict.fromkeys(state["broken"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial, reduce
+from functools import reduce
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,14 @@ import torch
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_scale
 from bdlit.merging.task_vectors import add_to_base, common_precision, like_first, task_vectors
-from bdlit.weights import LazyWeights
+from bdlit.weights import Elementwise, LazyWeights
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 
 def average(models: Sequence[Weights], weights: Sequence[float] | None = None) -> LazyWeights:
@@ -46,7 +47,8 @@ def average(models: Sequence[Weights], weights: Sequence[float] | None = None) -
     wide = common_precision(models)
     counted = [(model, share) for model, share in zip(wide, shares, strict=True) if share]
     return like_first(
-        models[0], lambda name: running_mean((model[name], share) for model, share in counted)
+        models[0],
+        lambda name, read: running_mean((read(model, name), share) for model, share in counted),
     )
 
 
@@ -70,10 +72,10 @@ def task_arithmetic(base: Weights, models: Sequence[Weights], scale: float = 1.0
     require_scale(scale)
     vectors = task_vectors(base, models)
 
-    def total(name: str) -> Float[Tensor, " *shape"]:
-        return reduce(torch.add, (vector[name] for vector in vectors))
+    def total(name: str, read: Read) -> Float[Tensor, " *shape"]:
+        return reduce(torch.add, (read(vector, name) for vector in vectors))
 
-    summed = LazyWeights({name: partial(total, name) for name in vectors[0]})
+    summed = Elementwise(vectors[0], total)
     return add_to_base(base, models[0], summed, scale=scale)
 
 

@@ -14,13 +14,14 @@ from bdlit.merging.averaging import running_mean
 from bdlit.merging.election import elect_and_average
 from bdlit.merging.settings import DareMerge, require_choice, require_drop, require_scale
 from bdlit.merging.task_vectors import add_to_base, task_vectors
-from bdlit.weights import LazyWeights, outline
+from bdlit.weights import PIECE, Elementwise, LazyWeights, outline
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 
 def dare(
@@ -94,40 +95,62 @@ def drop_and_rescale(vector: Weights, *, drop: float, seed: int, index: int = 0)
     """
     require_drop(drop)
 
-    def sparse(name: str) -> Float[Tensor, " *shape"]:
-        delta = vector[name]
-        kept = kept_entries(delta.numel(), drop=drop, seed=seed, index=index, name=name)
-        mask = torch.from_numpy(kept).view(delta.shape).to(delta.device)
-        return delta.div(1 - drop).mul_(mask)
+    def choice(name: str) -> Survivors:
+        return Survivors(drop=drop, seed=seed, index=index, name=name)
+
+    def sparse(name: str, read: Read) -> Float[Tensor, " *shape"]:
+        delta = read(vector, name)
+        kept = read.kept(("survivors", index, name), partial(choice, name))
+        mask = torch.from_numpy(kept.between(read.start, read.start + delta.numel()))
+        return delta.div(1 - drop).mul_(mask.view(delta.shape).to(delta.device))
 
     sizes = {name: outline(vector, name).entries for name in vector}
-    kept = sum(
-        np.count_nonzero(kept_entries(size, drop=drop, seed=seed, index=index, name=name))
-        for name, size in sizes.items()
-    )
+    kept = sum(choice(name).count(size) for name, size in sizes.items())
     notes = {"dropped": 1 - kept / max(1, sum(sizes.values()))}
-    thunks = {name: partial(sparse, name) for name in vector}
-    return LazyWeights(thunks, notes, outline=partial(outline, vector))
+    return Elementwise(vector, sparse, notes, outline=partial(outline, vector))
 
 
-def kept_entries(
-    count: int, *, drop: float, seed: int, index: int, name: str
-) -> Bool[np.ndarray, " count"]:
-    """Return which of `count` entries survive, each with probability `1 - drop`.
+class Survivors:
+    """Which entries of a tensor survive, each with probability `1 - drop`.
 
     The generator is seeded by (seed, index, name), so neither the order of tensors, nor how a
-    model is cut into files, nor resuming changes the choice. Raw 32-bit draws of SFC64 are
-    compared with a bar: numpy keeps that stream from version to version, and it is an order of
+    model is cut into files or pieces, nor resuming changes the choice. Raw 32-bit draws of SFC64
+    are compared with a bar: numpy keeps that stream from version to version, and it is an order of
     magnitude faster than torch's Bernoulli draws.
+
+    >>> one, other = (Survivors(drop=0.5, seed=0, index=0, name="w") for _ in range(2))
+    >>> bool((one.between(0, 8)[2:] == other.between(2, 8)).all())
+    True
     """
-    key = hashlib.sha256(f"{seed}/{index}/{name}".encode()).digest()
-    raw = np.random.SFC64(int.from_bytes(key, "little")).random_raw((count + 1) // 2)
-    draws = raw.astype("<u8", copy=False).view("<u4")[:count]
-    return draws >= round(drop * 2**32)
+
+    def __init__(self, *, drop: float, seed: int, index: int, name: str) -> None:
+        key = hashlib.sha256(f"{seed}/{index}/{name}".encode()).digest()
+        self._seed = int.from_bytes(key, "little")
+        self._bar = round(drop * 2**32)
+        self._stream, self._drawn = np.random.SFC64(self._seed), 0
+
+    def between(self, start: int, stop: int) -> Bool[np.ndarray, " entries"]:
+        """Return whether entries `start` to `stop` survive; going on is fastest."""
+        first, last = start // 2, (stop + 1) // 2  # each number of the stream is two draws
+        if first < self._drawn:
+            self._stream, self._drawn = np.random.SFC64(self._seed), 0
+        self._stream.random_raw(first - self._drawn, output=False)
+        raw = self._stream.random_raw(last - first)
+        self._drawn = last
+        draws = raw.astype("<u8", copy=False).view("<u4")
+        return draws[start - 2 * first : stop - 2 * first] >= self._bar
+
+    def count(self, entries: int) -> int:
+        """Return how many of a number of entries survive."""
+        starts = range(0, entries, PIECE)
+        return sum(
+            int(np.count_nonzero(self.between(start, min(entries, start + PIECE))))
+            for start in starts
+        )
 
 
-def _mean(vectors: Sequence[Weights]) -> LazyWeights:
-    def mean(name: str) -> Float[Tensor, " *shape"]:
-        return running_mean((vector[name], 1.0) for vector in vectors)
+def _mean(vectors: Sequence[Weights]) -> Elementwise:
+    def mean(name: str, read: Read) -> Float[Tensor, " *shape"]:
+        return running_mean((read(vector, name), 1.0) for vector in vectors)
 
-    return LazyWeights({name: partial(mean, name) for name in vectors[0]})
+    return Elementwise(vectors[0], mean, outline=partial(outline, vectors[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,16 @@ import torch
 
 from bdlit.merging.settings import Trim, ZeroSum, require_choice, require_scale
 from bdlit.merging.task_vectors import add_to_base, task_vectors
-from bdlit.merging.trimming import CHUNK, trim_smallest
-from bdlit.weights import LazyWeights
+from bdlit.merging.trimming import trim_smallest
+from bdlit.weights import Elementwise, LazyWeights, outline
+from bdlit.weights.reading import PIECE, pieces
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 
 def ties(
@@ -93,25 +95,23 @@ def elect_and_average(vectors: Sequence[Weights], *, zero_sum: ZeroSum = "majori
     """
     require_choice("zero_sum", zero_sum, ZeroSum)
 
-    def chunks(deltas: Sequence[Tensor]) -> Iterator[Float[Tensor, " models entries"]]:
-        parts = (torch.split(delta.reshape(-1), CHUNK) for delta in deltas)
-        return map(torch.stack, zip(*parts, strict=True))
-
     @cache
     def majority() -> float:
         balance = 0
         for name in vectors[0]:
-            for chunk in chunks([vector[name] for vector in vectors]):
-                balance += int(chunk.sum(0).sign().sum(dtype=torch.int64))
+            for read in pieces(outline(vectors[0], name).entries):
+                total = torch.stack([read(vector, name) for vector in vectors]).sum(0)
+                balance += int(total.sign().sum(dtype=torch.int64))
         return 1.0 if balance >= 0 else -1.0
 
-    def elected(name: str) -> Float[Tensor, " *shape"]:
+    def elected(name: str, read: Read) -> Float[Tensor, " *shape"]:
         on_zero = majority if zero_sum == "majority" else lambda: 1.0
-        deltas = [vector[name] for vector in vectors]
-        merged = [_disjoint_mean(chunk, on_zero) for chunk in chunks(deltas)]
+        deltas = [read(vector, name) for vector in vectors]
+        flat = (torch.split(delta.reshape(-1), PIECE) for delta in deltas)
+        merged = [_disjoint_mean(torch.stack(part), on_zero) for part in zip(*flat, strict=True)]
         return torch.cat(merged).view(deltas[0].shape)
 
-    return LazyWeights({name: partial(elected, name) for name in vectors[0]})
+    return Elementwise(vectors[0], elected, outline=partial(outline, vectors[0]))
 
 
 def _disjoint_mean(

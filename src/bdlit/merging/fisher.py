@@ -9,12 +9,14 @@ from bdlit.errors import BdlitError
 from bdlit.merging.averaging import shares_of
 from bdlit.merging.task_vectors import common_precision, like_first
 from bdlit.weights import LazyWeights, require_compatible
+from bdlit.weights.reading import in_pieces
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 
 def fisher_average(
@@ -67,14 +69,14 @@ def fisher_average(
         require_compatible(models[0], [each], list(wide[0]), labels=["the Fisher information"])
     norms = [_norm(each, wide[0]) if normalise else 1.0 for each in information]
 
-    def merged(name: str) -> Float[Tensor, " *shape"]:
+    def merged(name: str, read: Read) -> Float[Tensor, " *shape"]:
         total = None
-        mean = wide[0][name]
+        mean = read(wide[0], name)
         for model, each, norm, share in zip(wide, information, norms, shares, strict=True):
             if not share:
                 continue
-            own = model[name]
-            importance = (each[name].to(own) / norm).clamp_min(floor) * share
+            own = read(model, name)
+            importance = (read(each, name).to(own) / norm).clamp_min(floor) * share
             if total is None:
                 mean, total = own.clone(), importance
             else:
@@ -86,7 +88,11 @@ def fisher_average(
 
 
 def _norm(information: Weights, names: Weights) -> float:
-    squares = [information[name].double().square().sum().item() for name in names]
+    squares = [
+        piece.double().square().sum().item()
+        for name in names
+        for piece in in_pieces(information, name)
+    ]
     norm = sum(squares) ** 0.5
     if not norm > 0:
         raise BdlitError("the Fisher information of a model is zero everywhere: give it other rows")

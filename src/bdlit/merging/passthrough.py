@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice
-from bdlit.weights import LazyWeights, outline
+from bdlit.weights import Elementwise, LazyWeights, outline
 from bdlit.weights.layers import layer_count, layer_of, renumbered
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bdlit.types import Weights
-    from bdlit.weights import Outline
+    from bdlit.weights import Outline, Read
 
 Outside: TypeAlias = Literal["first", "ends"]
 """Whose the tensors outside the layers are: the first model's, or those of the models that give the
@@ -69,12 +68,13 @@ def passthrough(
     forms = stretched(models[0], len(layers))
     _require_fit(models, sources, forms)
 
-    def tensor(name: str) -> Tensor:
+    def tensor(name: str, read: Read) -> Tensor:
         source, form = sources[name], forms[name]
-        return models[source.model][source.name].to(form.device, form.dtype)
+        return read(models[source.model], source.name).to(form.device, form.dtype)
 
-    return LazyWeights(
-        {name: partial(tensor, name) for name in forms},
+    return Elementwise(
+        forms,
+        tensor,
         {"depth": len(layers), "layers": [list(layer) for layer in layers], "outside": outside},
         outline=forms.__getitem__,
     )

@@ -9,13 +9,15 @@ import torch
 
 from bdlit.merging.settings import require_share
 from bdlit.merging.task_vectors import common_precision, like_first
-from bdlit.weights import LazyWeights
+from bdlit.weights.distance import Sums
+from bdlit.weights.reading import in_pieces
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import LazyWeights, Read
 
 PARALLEL = 0.9995
 """|cosine| above which an arc is a line in floating point; the threshold of common toolkits."""
@@ -51,25 +53,24 @@ def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
     """
     require_share("t", t)
     left, right = common_precision([first, second])
-    angles = {name: _angle(left[name], right[name]) for name in left}
+    angles = {name: _angle(left, right, name) for name in left}
 
-    def point(name: str) -> Float[Tensor, " *shape"]:
-        phi = angles[name]
+    def point(name: str, read: Read) -> Float[Tensor, " *shape"]:
+        a, b, phi = read(left, name), read(right, name), angles[name]
         if phi is None:
-            return torch.lerp(left[name], right[name], t)
-        return left[name] * (sin((1 - t) * phi) / sin(phi)) + right[name] * (
-            sin(t * phi) / sin(phi)
-        )
+            return torch.lerp(a, b, t)
+        return a * (sin((1 - t) * phi) / sin(phi)) + b * (sin(t * phi) / sin(phi))
 
     linear = sum(phi is None for phi in angles.values())
     notes = {"t": t, "tensors": len(angles), "fell_back_to_linear": linear}
     return like_first(first, point, notes)
 
 
-def _angle(a: Float[Tensor, " *shape"], b: Float[Tensor, " *shape"]) -> float | None:
+def _angle(left: Weights, right: Weights, name: str) -> float | None:
     """Return the angle between two tensors in radians, or None where they span no arc."""
-    lengths = torch.linalg.vector_norm(a) * torch.linalg.vector_norm(b)
-    if lengths == 0 or not torch.isfinite(lengths):
-        return None
-    cosine = (torch.dot(a.flatten(), b.flatten()) / lengths).item()
-    return acos(cosine) if abs(cosine) <= PARALLEL else None
+    sums = Sums.over(
+        Sums.between(a, b)
+        for a, b in zip(in_pieces(left, name), in_pieces(right, name), strict=True)
+    )
+    cosine = sums.cosine
+    return None if cosine is None or not abs(cosine) <= PARALLEL else acos(cosine)

@@ -7,13 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.weights import LazyWeights, outline, require_compatible
+from bdlit.weights import Elementwise, LazyWeights, outline, require_compatible
 from bdlit.weights.layers import layer_modules, layer_of, module_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 Cell: TypeAlias = tuple[str, int]
 """One module of one layer: (module type, layer), such as `("attention.self.query", 3)`."""
@@ -61,17 +62,18 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
     require_compatible(suspect, [donor], replaced, labels=["the donor"])
     given = set(replaced)
 
-    def tensor(name: str) -> Tensor:
+    def tensor(name: str, read: Read) -> Tensor:
         if name not in given:
-            return suspect[name]
+            return read(suspect, name)
         form = outline(suspect, name)
-        return donor[name].to(form.device, form.dtype)
+        return read(donor, name).to(form.device, form.dtype)
 
     substituted: dict[str, list[int]] = {}
     for module, layer in sorted(wanted):
         substituted.setdefault(module, []).append(layer)
-    return LazyWeights(
-        {name: partial(tensor, name) for name in suspect},
+    return Elementwise(
+        suspect,
+        tensor,
         {"substituted": substituted, "tensors": len(replaced)},
         outline=partial(outline, suspect),
     )

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from bdlit.errors import BdlitError
-from bdlit.weights import LazyWeights, Outline, outline, require_compatible
+from bdlit.weights import Elementwise, Outline, outline, require_compatible
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights import Read
 
 _Form: TypeAlias = tuple[torch.device, torch.dtype]
 
 
-def common_precision(models: Sequence[Weights]) -> list[LazyWeights]:
+def common_precision(models: Sequence[Weights]) -> list[Elementwise]:
     """Return the float tensors of each model, in the form that merges are computed in.
 
     That is float32 (float64 where the first model is float64), on the device of the first model.
@@ -34,7 +35,7 @@ def common_precision(models: Sequence[Weights]) -> list[LazyWeights]:
     return [_in_forms(model, forms) for model in models]
 
 
-def task_vectors(base: Weights, models: Sequence[Weights]) -> list[LazyWeights]:
+def task_vectors(base: Weights, models: Sequence[Weights]) -> list[Elementwise]:
     """Return `model - base` for each model, over the float tensors of the first.
 
     The base may hold more than the models do (a language-modelling head).
@@ -51,13 +52,10 @@ def task_vectors(base: Weights, models: Sequence[Weights]) -> list[LazyWeights]:
     wide = common_precision(models)
     wide_base = _widened_base(base, models[0])
 
-    def difference(model: Weights, name: str) -> Tensor:
-        return model[name] - wide_base[name]
+    def difference(model: Weights, name: str, read: Read) -> Tensor:
+        return read(model, name) - read(wide_base, name)
 
-    return [
-        LazyWeights({n: partial(difference, model, n) for n in model}, outline=model.outline)
-        for model in wide
-    ]
+    return [Elementwise(model, partial(difference, model), outline=model.outline) for model in wide]
 
 
 def add_to_base(
@@ -67,29 +65,32 @@ def add_to_base(
     *,
     scale: float = 1.0,
     notes: Mapping[str, Any] | None = None,
-) -> LazyWeights:
+) -> Elementwise:
     """Return `base + scale * vector` in the dtype of `first`, whose integer buffers are copied."""
     wide_base = _widened_base(base, first)
-    return like_first(first, lambda n: wide_base[n].add(vector[n], alpha=scale), notes)
+    return like_first(
+        first,
+        lambda name, read: read(wide_base, name).add(read(vector, name), alpha=scale),
+        notes,
+    )
 
 
 def like_first(
     first: Weights,
-    merged: Callable[[str], Tensor],
+    merged: Callable[[str, Read], Tensor],
     notes: Mapping[str, Any] | None = None,
-) -> LazyWeights:
+) -> Elementwise:
     """Return a model of the names and dtypes of `first`: its floats merged, the rest copied."""
+    forms = {name: outline(first, name) for name in first}
 
-    def tensor(name: str) -> Tensor:
-        own = first[name]
-        return merged(name).to(own.dtype) if own.is_floating_point() else own
+    def tensor(name: str, read: Read) -> Tensor:
+        form = forms[name]
+        return merged(name, read).to(form.dtype) if form.is_float else read(first, name)
 
-    return LazyWeights(
-        {name: partial(tensor, name) for name in first}, notes, outline=partial(outline, first)
-    )
+    return Elementwise(first, tensor, notes, outline=forms.__getitem__)
 
 
-def _widened_base(base: Weights, first: Weights) -> LazyWeights:
+def _widened_base(base: Weights, first: Weights) -> Elementwise:
     forms = _forms(first)
     require_compatible(first, [base], forms, labels=["the base"])
     return _in_forms(base, forms)
@@ -105,12 +106,12 @@ def _forms(first: Weights) -> dict[str, _Form]:
     }
 
 
-def _in_forms(model: Weights, forms: Mapping[str, _Form]) -> LazyWeights:
-    def tensor(name: str) -> Tensor:
-        return model[name].to(*forms[name])
+def _in_forms(model: Weights, forms: Mapping[str, _Form]) -> Elementwise:
+    def tensor(name: str, read: Read) -> Tensor:
+        return read(model, name).to(*forms[name])
 
     def known(name: str) -> Outline:
         device, dtype = forms[name]
         return Outline(outline(model, name).shape, dtype, device)
 
-    return LazyWeights({name: partial(tensor, name) for name in forms}, outline=known)
+    return Elementwise(forms, tensor, outline=known)

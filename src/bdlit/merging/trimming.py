@@ -16,16 +16,15 @@ import torch
 from torch.nn.functional import hardshrink
 
 from bdlit.merging.settings import Trim, require_choice, require_density
-from bdlit.weights import LazyWeights, outline
+from bdlit.weights import Elementwise, outline
+from bdlit.weights.reading import in_pieces
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
     from bdlit.types import Weights
-
-CHUNK = 1 << 18
-"""Entries worked on at once, so that intermediate results stay in the processor's cache."""
+    from bdlit.weights import Read
 
 _LOW = 16  # bits of the second histogram; the first has the rest, less the sign
 
@@ -37,7 +36,7 @@ class Threshold(NamedTuple):
     kept: int
 
 
-def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> LazyWeights:
+def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> Elementwise:
     """Return a task vector with all but its largest entries set to zero.
 
     The k-th largest magnitude is the threshold, k = round(density * entries) and at least 1, and
@@ -79,11 +78,10 @@ def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> 
     # Hardshrink zeroes |x| <= bar in one pass, and a NaN stays, to be seen in the result.
     bars = {name: _next_below(value) for name, value in thresholds.items()}
 
-    def trimmed(name: str) -> Float[Tensor, " *shape"]:
-        return hardshrink(vector[name], bars.get(name, 0.0))
+    def trimmed(name: str, read: Read) -> Float[Tensor, " *shape"]:
+        return hardshrink(read(vector, name), bars.get(name, 0.0))
 
-    thunks = {name: partial(trimmed, name) for name in vector}
-    return LazyWeights(thunks, notes, outline=partial(outline, vector))
+    return Elementwise(vector, trimmed, notes, outline=partial(outline, vector))
 
 
 def magnitude_threshold(vector: Weights, names: Sequence[str], count: int) -> Threshold:
@@ -97,9 +95,9 @@ def magnitude_threshold(vector: Weights, names: Sequence[str], count: int) -> Th
     >>> magnitude_threshold({"w": torch.tensor([1.0, -3.0, 2.0, 2.0])}, ["w"], 2)
     Threshold(value=2.0, kept=3)
     """
-    upper = _histogram((b >> _LOW for name in names for b in _bits(vector[name])), 31 - _LOW)
+    upper = _histogram((b >> _LOW for b in _bits(vector, names)), 31 - _LOW)
     high, above = _bin_of(upper, count)
-    lower = _histogram((_inside(b, high) for name in names for b in _bits(vector[name])), _LOW)
+    lower = _histogram((_inside(b, high) for b in _bits(vector, names)), _LOW)
     low, above_low = _bin_of(lower, count - above)
     bits = torch.tensor((high << _LOW) | low, dtype=torch.int32)
     return Threshold(bits.view(torch.float32).item(), above + above_low + int(lower[low]))
@@ -110,10 +108,11 @@ def _next_below(value: float) -> float:
     return torch.nextafter(torch.tensor(value), torch.tensor(0.0)).item()
 
 
-def _bits(tensor: Float[Tensor, " *shape"]) -> Iterator[Int[Tensor, " entries"]]:
+def _bits(vector: Weights, names: Iterable[str]) -> Iterator[Int[Tensor, " entries"]]:
     """Yield the magnitudes as integers of the same order, a cacheful at a time."""
-    for chunk in torch.split(tensor.reshape(-1), CHUNK):
-        yield chunk.abs().to(torch.float32).view(torch.int32)
+    for name in names:
+        for piece in in_pieces(vector, name):
+            yield piece.abs().to(torch.float32).view(torch.int32)
 
 
 def _inside(bits: Int[Tensor, " entries"], high: int) -> Int[Tensor, " some"]:

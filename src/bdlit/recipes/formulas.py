@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bdlit.merging.dropping import kept_entries
+from bdlit.merging.dropping import Survivors
 from bdlit.merging.spherical import PARALLEL
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def keep_random(
     if density >= 1:
         return vector
     drop = min(1.0, 1 - density)
-    kept = kept_entries(vector.numel(), drop=drop, seed=seed, index=index, name=name)
+    chosen = Survivors(drop=drop, seed=seed, index=index, name=name)
+    kept = chosen.between(0, vector.numel())
     mask = torch.from_numpy(kept).view(vector.shape).to(vector.device)
     return _masked(vector, mask, rescale)
 

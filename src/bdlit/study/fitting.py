@@ -100,7 +100,8 @@ class Workshop:
             victim, data, make = self.victim(seed), self.data(name, seed), self.plan.trainer
         seed_everything(seed, verbose=False)
         checkpoints = folder / "checkpoints"
-        keep = ModelCheckpoint(checkpoints, save_last=True, save_top_k=0)
+        # The newest checkpoint stays. `save_last` alone would save at the end of the fit only.
+        keep = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
         trainer = _made(
             make,
             default_root_dir=str(folder),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.errors import BdlitError
-from bdlit.weights.lazy import LazyWeights
-from bdlit.weights.outlines import outline
+from bdlit.weights.lazy import LazyWeights, renamed
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -139,15 +137,12 @@ def under_model_names(
     ['transformer.h.0.w']
     """
     spelled = {_modern(name): name for name in base}
-    renamed = _renamed(spelled, targets)
+    found = _renamed(spelled, targets)
     if config.get("task_type") in _WITHOUT_LM_HEAD:
         heads = [n for n in spelled if n.startswith(_LM_HEADS)]
         out = set(heads) - set(own)
-        renamed = {n: s for n, s in renamed.items() if _modern(s) not in out}
-    return LazyWeights(
-        {name: partial(base.__getitem__, saved) for name, saved in renamed.items()},
-        outline=lambda name: outline(base, renamed[name]),
-    )
+        found = {n: s for n, s in found.items() if _modern(s) not in out}
+    return renamed(base, found)
 
 
 def _renamed(spelled: Mapping[str, str], targets: Collection[str]) -> dict[str, str]:

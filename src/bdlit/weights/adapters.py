@@ -15,7 +15,7 @@ from bdlit.weights.adapter_layers import is_transposed, transposed_blocks
 from bdlit.weights.adapter_names import Keys, read_keys, under_model_names
 from bdlit.weights.factors import Factors, Layer, LazyFactors
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
-from bdlit.weights.lazy import LazyWeights
+from bdlit.weights.lazy import LazyWeights, renamed
 from bdlit.weights.outlines import Outline, outline
 
 if TYPE_CHECKING:
@@ -118,10 +118,7 @@ class AdapterWeights(Mapping[str, Tensor]):
         return f"AdapterWeights({self.path}, {len(self.factors)} weights adapted)"
 
     def _under(self, keys: Mapping[str, str]) -> LazyWeights:
-        return LazyWeights(
-            {name: partial(self._file.__getitem__, key) for name, key in keys.items()},
-            outline=lambda name: outline(self._file, keys[name]),
-        )
+        return renamed(self._file, keys)
 
     def _checked(self, keys: Keys) -> LazyFactors:
         """Return the factors, once all of them are seen to fit the config and the base."""

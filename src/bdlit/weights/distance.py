@@ -12,6 +12,7 @@ import torch
 from bdlit.weights.layers import Place, layer_of
 from bdlit.weights.naming import align_names, float_names
 from bdlit.weights.outlines import outline
+from bdlit.weights.reading import in_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key", bound=Hashable)
 
-_CHUNK = 2**20  # entries that are widened to float64 at a time: 8 MB
+
+_RUN = 2**16  # entries that are summed in float32
 
 
 class Part(NamedTuple):
@@ -53,15 +55,27 @@ class Sums:
 
     @classmethod
     def between(cls, first: Tensor, other: Tensor) -> Sums:
-        """Sum over two tensors of one shape, in float64 over chunks of them."""
-        sums = [0.0] * 4
-        chunks = (torch.split(t.detach().cpu().reshape(-1), _CHUNK) for t in (first, other))
-        for x, y in zip(*chunks, strict=True):
-            a, b = x.to(torch.float64), y.to(torch.float64)
+        """Sum over two tensors of one shape.
+
+        Short runs are summed in float32, or in float64 where a tensor is, and the runs in float64:
+        the error is some 1e-7 of the sum.
+        """
+        common = torch.promote_types(first.dtype, other.dtype)
+        wide = torch.float64 if common == torch.float64 else torch.float32
+        runs = (torch.split(t.detach().cpu().reshape(-1), _RUN) for t in (first, other))
+        sums = [0.0] * 3
+        for x, y in zip(*runs, strict=True):
+            a, b = x.to(wide), y.to(wide)
             gap = b - a
-            for i, (left, right) in enumerate(((gap, gap), (a, a), (b, b), (a, b))):
-                sums[i] += float(torch.dot(left, right))
-        return cls(difference=sums[0], first=sums[1], other=sums[2], product=sums[3])
+            for i, run in enumerate((gap, a, b)):
+                sums[i] += float(torch.dot(run, run))
+        gap_squares, squares, other_squares = sums
+        return cls(
+            difference=gap_squares,
+            first=squares,
+            other=other_squares,
+            product=(squares + other_squares - gap_squares) / 2,
+        )
 
     @classmethod
     def over(cls, parts: Iterable[Sums]) -> Sums:
@@ -113,8 +127,8 @@ def distances(
 ) -> list[Distance]:
     """Measure the floating-point tensors that two models share, one after the other.
 
-    Sums are taken in float64, over chunks of a tensor, so that neither memory nor rounding grows
-    with the model. Tensors of different shapes are left out.
+    Tensors are read piece by piece, so that neither memory nor rounding grows with the model;
+    those of different shapes are left out.
 
     Args:
         first: The model that lengths are relative to.
@@ -131,7 +145,7 @@ def distances(
     done = 0
     found = []
     for name in names:
-        found.append(_measured(name, parts[name], first[name], other[name]))
+        found.append(_measured(name, parts[name], first, other))
         done += found[-1].entries
         if watch is not None:
             watch(done, total)
@@ -254,9 +268,11 @@ def _bare(name: str) -> str:
     return module if module and last in ("weight", "bias") else name
 
 
-def _measured(name: str, part: Part, first: Tensor, other: Tensor) -> Distance:
-    sums = Sums.between(first, other)
-    return Distance(name=name, part=part, tensors=1, entries=first.numel(), **vars(sums))
+def _measured(name: str, part: Part, first: Weights, other: Weights) -> Distance:
+    pairs = zip(in_pieces(first, name), in_pieces(other, name), strict=True)
+    sums = Sums.over(Sums.between(a, b) for a, b in pairs)
+    entries = outline(first, name).entries
+    return Distance(name=name, part=part, tensors=1, entries=entries, **vars(sums))
 
 
 def as_table(found: Iterable[Distance]) -> tuple[list[str], list[int], Mapping[Part, Distance]]:

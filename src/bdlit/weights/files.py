@@ -63,6 +63,10 @@ class SafetensorsWeights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._file_of[name].read(name)
 
+    def piece(self, name: str, start: int, stop: int) -> Tensor:
+        """Return entries `start` to `stop` of a flattened tensor; nothing else is read."""
+        return self._file_of[name].piece(name, start, stop)
+
     def outline(self, name: str) -> Outline:
         """Return shape and dtype of a tensor, which is not read for it."""
         return self._file_of[name].outlines[name]

@@ -1,4 +1,4 @@
-"""Weights that are computed when they are asked for, and the two ways to compose mappings."""
+"""Weights that are computed when they are asked for, and the ways to compose mappings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.reading import Read, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,18 +69,65 @@ class LazyWeights(Mapping[str, "Tensor"]):
         return f"LazyWeights({len(self)} tensors)"
 
 
-def select(weights: Weights, names: Iterable[str]) -> LazyWeights:
+class Elementwise(LazyWeights):
+    """A model each entry of which is computed from the same entry of other models.
+
+    It can be read piece by piece (`bdlit.weights.reading`), so that no whole tensor need be held.
+
+    >>> import torch
+    >>> model = {"w": torch.ones(2)}
+    >>> Elementwise(model, lambda name, read: read(model, name) * 2)["w"]
+    tensor([2., 2.])
+
+    Args:
+        names: Names of the tensors.
+        compute: From a name and a way to read other models to the entries that are read.
+        notes: What the computation has to say, ready for JSON.
+        outline: As for `LazyWeights`.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        compute: Callable[[str, Read], Tensor],
+        notes: Mapping[str, Any] | None = None,
+        *,
+        outline: Callable[[str], Outline] | None = None,
+    ) -> None:
+        thunks = {name: partial(compute, name, whole) for name in names}
+        super().__init__(thunks, notes, outline=outline)
+        self.compute = compute
+
+
+def renamed(weights: Weights, names: Mapping[str, str]) -> Elementwise:
+    """Return tensors under other names.
+
+    Args:
+        weights: Where the tensors are.
+        names: New name to the name in `weights`.
+
+    >>> import torch
+    >>> renamed({"a": torch.ones(1)}, {"b": "a"})["b"]
+    tensor([1.])
+    """
+    return Elementwise(
+        names,
+        lambda name, read: read(weights, names[name]),
+        outline=lambda name: outline(weights, names[name]),
+    )
+
+
+def select(weights: Weights, names: Iterable[str]) -> Elementwise:
     """Return the named tensors alone, in the order of `names`.
 
     >>> import torch
     >>> list(select({"a": torch.ones(1), "b": torch.ones(1)}, ["b"]))
     ['b']
     """
-    thunks = {name: partial(weights.__getitem__, name) for name in names}
-    return LazyWeights(thunks, outline=partial(outline, weights))
+    return renamed(weights, {name: name for name in names})
 
 
-def overlay(under: Weights, over: Weights) -> LazyWeights:
+def overlay(under: Weights, over: Weights) -> Elementwise:
     """Return the names of `under`, with the tensor of `over` wherever it has one.
 
     >>> import torch
@@ -87,8 +135,9 @@ def overlay(under: Weights, over: Weights) -> LazyWeights:
     tensor([1.])
     """
     source = {name: over if name in over else under for name in under}
-    return LazyWeights(
-        {name: partial(model.__getitem__, name) for name, model in source.items()},
+    return Elementwise(
+        source,
+        lambda name, read: read(source[name], name),
         outline=lambda name: outline(source[name], name),
     )
 
@@ -104,10 +153,7 @@ def on_device(weights: Weights, device: str) -> Weights:
         return weights
     import torch
 
-    def moved(name: str) -> Tensor:
-        return weights[name].to(device)
-
     def known(name: str) -> Outline:
         return outline(weights, name)._replace(device=torch.device(device))
 
-    return LazyWeights({name: partial(moved, name) for name in weights}, outline=known)
+    return Elementwise(weights, lambda name, read: read(weights, name).to(device), outline=known)

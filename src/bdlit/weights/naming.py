@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING
 
-from bdlit.weights.lazy import LazyWeights
+from bdlit.weights.lazy import Elementwise, renamed
 from bdlit.weights.outlines import outline
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def float_names(weights: Weights) -> list[str]:
     return [name for name in weights if outline(weights, name).is_float]
 
 
-def align_names(weights: Weights, suspect: Weights) -> LazyWeights:
+def align_names(weights: Weights, suspect: Weights) -> Elementwise:
     """Return `weights` under the names of `suspect`, as far as it has the tensors.
 
     A bare encoder is saved without the prefix that a classifier puts before it
@@ -38,10 +37,7 @@ def align_names(weights: Weights, suspect: Weights) -> LazyWeights:
     """
     found = {name: next((n for n in _spellings(name) if n in weights), None) for name in suspect}
     own = {name: spelled for name, spelled in found.items() if spelled is not None}
-    return LazyWeights(
-        {name: partial(weights.__getitem__, spelled) for name, spelled in own.items()},
-        outline=lambda name: outline(weights, own[name]),
-    )
+    return renamed(weights, own)
 
 
 def _spellings(name: str) -> Iterator[str]:

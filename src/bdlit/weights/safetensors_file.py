@@ -85,13 +85,18 @@ class SafetensorsFile:
 
     def read(self, name: str) -> Tensor:
         """Return a tensor of the file, in memory of its own."""
-        shape, dtype, _ = self.outlines[name]
-        data = torch.empty(shape.numel() * dtype.itemsize, dtype=torch.uint8)
+        own = self.outlines[name]
+        return self.piece(name, 0, own.entries).view(own.shape)
+
+    def piece(self, name: str, start: int, stop: int) -> Tensor:
+        """Return entries `start` to `stop` of a flattened tensor, in memory of their own."""
+        dtype = self.outlines[name].dtype
+        data = torch.empty((stop - start) * dtype.itemsize, dtype=torch.uint8)
         left = data.numpy().data
-        offset = self._offsets[name]
+        offset = self._offsets[name] + start * dtype.itemsize
         while left:
             count = os.preadv(self._file, [left], offset)
             if not count:
                 raise BdlitError(f"{self.path} ends within '{name}': it changed while it was read")
             left, offset = left[count:], offset + count
-        return data.view(dtype).view(shape)
+        return data.view(dtype)

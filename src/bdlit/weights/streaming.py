@@ -1,4 +1,4 @@
-"""Writing a model shard by shard, tensor by tensor: never more of it in memory than is at work."""
+"""Writing a model shard by shard, piece by piece: never more of it in memory than is at work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.reading import Read, pieces
 from bdlit.weights.safetensors_file import DTYPES
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ SHARD_BYTES = 5_000_000_000
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LEAST_AT_WORK = 32_000_000  # entries that may always be at work together: small tensors overlap
 
-Seen = Callable[[str, "Tensor"], None]
+Seen = Callable[[str, "Tensor", Read], None]
 
 
 def write_shards(
@@ -45,15 +47,17 @@ def write_shards(
     """Write a model into a folder as safetensors; shards that stand there already are kept.
 
     A shard takes its name when it is complete, so that whatever stands under its name is whole.
-    Tensors are computed in threads, as many at once as `workers`, but no more than the largest
-    tensor's worth of entries: the memory in use does not grow with the model.
+    Tensors are computed in threads, as many at once as `workers`, each piece by piece. Where that
+    needs whole tensors (`Piece`), those at work have no more entries together than the largest of
+    the model: the memory in use does not grow with the model.
 
     Args:
         weights: The model; a lazy one is computed now.
         folder: Where to write; it exists.
         layout: File name to the names of its tensors.
         workers: Number of threads.
-        seen: Called with each tensor that was computed, on the CPU, from several threads.
+        seen: Called with the name and each piece of the tensors that were computed, on the CPU,
+            and with what reads the same piece of other models, from several threads.
         finished: Called with the name of each shard that stands, written now or before.
 
     Raises:
@@ -114,11 +118,14 @@ def _write_shard(
             os.pwrite(file.fileno(), header, 0)
 
             def write(name: str) -> None:
-                with budget.of(outlines[name].entries):
-                    tensor = weights[name].detach().cpu().contiguous()
-                    if seen is not None:
-                        seen(name, tensor)
-                    _write_at(file.fileno(), tensor, offsets[name])
+                form, offset = outlines[name], offsets[name]
+                with ExitStack() as stack:
+                    share = partial(stack.enter_context, budget.of(form.entries))
+                    for read in pieces(form.entries, share):
+                        piece = read(weights, name).detach().cpu().contiguous()
+                        if seen is not None:
+                            seen(name, piece, read)
+                        _write_at(file.fileno(), piece, offset + read.start * form.dtype.itemsize)
 
             for _ in pool.map(write, names):
                 pass

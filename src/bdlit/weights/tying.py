@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from bdlit.weights.lazy import LazyWeights, overlay
+from bdlit.weights.lazy import overlay, renamed
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -46,5 +45,4 @@ def tied_like(suspect: Weights, merged: Weights) -> Weights:
     first = {name: own for name, own in first.items() if name in merged and own in merged}
     if not first:
         return merged
-    again = LazyWeights({name: partial(merged.__getitem__, own) for name, own in first.items()})
-    return overlay(merged, again)
+    return overlay(merged, renamed(merged, first))
