@@ -19,10 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from bdlit.weights import LazyWeights, Outline
 from bdlit.weights.streaming import shard_layout, write_shards
 
 WIDTH, INNER, KEY_VALUE, VOCABULARY = 2048, 5632, 256, 32_000  # of TinyLlama's layers
@@ -86,7 +88,7 @@ def make_models(folder: Path, gigabytes: float) -> list[Path]:
         part = path.with_name(f".{name}")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        weights = _Random(shapes(layers), seed)
+        weights = random_weights(shapes(layers), seed)
         total = sum(torch.Size(s).numel() * 2 for s in shapes(layers).values())
         write_shards(weights, part, shard_layout(weights, limit=total // 4 + 1))
         (part / "config.json").write_text(json.dumps(config))
@@ -94,27 +96,24 @@ def make_models(folder: Path, gigabytes: float) -> list[Path]:
     return paths
 
 
-class _Random(dict):  # type: ignore[type-arg]
-    """Random weights, drawn when asked for: the base's, plus a little of a fine-tune's own."""
+def random_weights(named: dict[str, tuple[int, ...]], seed: int) -> LazyWeights:
+    """Return weights that are drawn when asked for: the base's, plus a little of a fine-tune's."""
+    places = {name: place for place, name in enumerate(named)}
 
-    def __init__(self, named: dict[str, tuple[int, ...]], seed: int) -> None:
-        super().__init__(dict.fromkeys(named))
-        self.named, self.seed = named, seed
+    def normal(name: str, own: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(own)
+        return torch.empty(named[name]).normal_(generator=generator)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        place = list(self.named).index(name)
-        drawn = self._drawn(name, place)
-        own = self._drawn(name, 100_000 * self.seed + place) * 0.1 if self.seed else 0.0
-        return (drawn * 0.02 + own * 0.02).to(torch.bfloat16)
+    def drawn(name: str) -> torch.Tensor:
+        tensor = normal(name, places[name])
+        if seed:
+            tensor.add_(normal(name, 100_000 * seed + places[name]), alpha=0.1)
+        return tensor.mul_(0.02).to(torch.bfloat16)
 
-    def _drawn(self, name: str, seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(self.named[name], generator=generator)
-
-    def outline(self, name: str) -> object:
-        from bdlit.weights import Outline
-
-        return Outline(torch.Size(self.named[name]), torch.bfloat16)
+    return LazyWeights(
+        {name: partial(drawn, name) for name in named},
+        outline=lambda name: Outline(torch.Size(named[name]), torch.bfloat16),
+    )
 
 
 def measured(command: Sequence[str]) -> tuple[float, float, float, float]:
