@@ -10,6 +10,7 @@ import yaml
 from bdlit.cli import main
 from bdlit.evaluation import UNDEFENDED, read_results
 from bdlit.report import collect
+from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
 from conftest import TINY, inspected
 from launch import launch
@@ -130,6 +131,24 @@ def test_interrupted_in_a_fit_it_ends_in_the_same_table(finished, tmp_path):
     assert not (out / "models" / "insertsent-seed0").exists()
     assert main(arguments) == 0
     assert numbers(out) == numbers(finished)
+
+
+def test_a_fit_goes_on_from_its_last_finished_epoch(finished, tmp_path, monkeypatch):
+    """No epoch is trained twice: that of the interruption is the first of the second run."""
+    epochs = []
+
+    def watched(victim):
+        epochs.append(victim.current_epoch)
+        if epochs == [0, 1] * 3:  # the start, the benign model, and badnet's second epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassifierVictim, "on_train_epoch_start", watched, raising=False)
+    arguments = ["study", "--config", str(written(tmp_path)), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 130
+    epochs.clear()
+    assert main(arguments) == 0
+    assert epochs == [1, 0, 1]
+    assert numbers(tmp_path / "out") == numbers(finished)
 
 
 def test_interrupted_between_cells_only_the_missing_ones_are_done(finished, tmp_path):

@@ -16,6 +16,17 @@ from bdlit.weights.files import SafetensorsWeights, load_state_dict
 if TYPE_CHECKING:
     from bdlit.types import Weights
 
+_DOWNLOADED = [
+    "model*.safetensors",
+    "adapter_model*.safetensors",
+    "*.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",  # sentencepiece
+    "*.jinja",
+]
+"""What is fetched from the hub: weights, settings, tokenizers; no pickle and no code."""
+
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 RUN_FOLDERS = ("model", "victim")  # where a run of bdlit keeps its model
 
@@ -134,7 +145,7 @@ def model_folder(path: Path) -> Path:
 
 
 def downloaded(address: str) -> Path:
-    """Return the local copy of a model on the hub: safetensors and plain JSON alone.
+    """Return the local copy of a model on the hub: safetensors, settings and tokenizer alone.
 
     Raises:
         BdlitError: The address is no hub id, or the hub does not give the model.
@@ -154,7 +165,7 @@ def downloaded(address: str) -> Path:
         folder = snapshot_download(
             parsed["repo"],
             revision=parsed["revision"],
-            allow_patterns=["model*.safetensors", "adapter_model*.safetensors", "*.json"],
+            allow_patterns=_DOWNLOADED,
         )
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).strip().partition("\n")[0]
