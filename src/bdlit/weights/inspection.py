@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-import torch
 
 from bdlit.errors import BdlitError
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 from bdlit.weights.hashing import fingerprint
 from bdlit.weights.hazards import Hazards, find_hazards, look_into
+from bdlit.weights.lazy import Elementwise
 from bdlit.weights.opening import downloaded, model_folder
 from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.reading import Read
 from bdlit.weights.streaming import INDEX
 from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
 from bdlit.weights.tying import tied_names
@@ -298,11 +298,8 @@ def _unknown(place: _Place, config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(said)
 
 
-_CHUNK = 2**22  # entries looked at together
-
-
-class _Scan(Mapping[str, "Tensor"]):
-    """Weights that are looked at whenever they are read, so that one pass serves all."""
+class _Scan:
+    """Looks at weights while they are read for another reason, so that one pass serves all."""
 
     def __init__(self, weights: Weights, watch: Watch | None) -> None:
         self._weights = weights
@@ -310,42 +307,40 @@ class _Scan(Mapping[str, "Tensor"]):
         self.outlines = {name: outline(weights, name) for name in weights}
         self._total = sum(own.bytes for own in self.outlines.values())
         self._done = 0
+        self._some: dict[str, bool] = {}  # whether an entry other than zero was seen
         self.not_finite: dict[str, int] = {}
-        self.zero: list[str] = []
 
-    def __getitem__(self, name: str) -> Tensor:
-        tensor = self._weights[name]
-        if tensor.is_floating_point():
-            self._look_at(name, tensor.detach().reshape(-1))
-        self._done += self.outlines[name].bytes
-        if self._watch is not None:
-            self._watch(self._done, self._total)
-        return tensor
+    @property
+    def zero(self) -> list[str]:
+        """Names of floating-point tensors of nothing but zeros."""
+        return [n for n, some in self._some.items() if not some and self.outlines[n].entries]
+
+    def weights(self) -> Elementwise:
+        """Return the weights; reading them is the scan."""
+
+        def seen(name: str, read: Read) -> Tensor:
+            entries = read(self._weights, name)
+            if entries.is_floating_point():
+                self._look_at(name, entries.detach())
+            self._done += entries.nbytes
+            if self._watch is not None:
+                self._watch(self._done, self._total)
+            return entries
+
+        return Elementwise(self.outlines, seen, outline=self.outlines.__getitem__)
 
     def _look_at(self, name: str, entries: Tensor) -> None:
-        bad, some = 0, False
-        for chunk in torch.split(entries, _CHUNK):
-            # Types of one byte have hardly an operation of their own.
-            wide = chunk.float() if chunk.dtype.itemsize == 1 else chunk
-            finite = wide.isfinite()
-            if not bool(finite.all()):
-                bad += int((~finite).sum())
-            some = some or bool(wide.any())
-        if bad:
-            self.not_finite[name] = bad
-        if not some and len(entries):
-            self.zero.append(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.outlines)
-
-    def __len__(self) -> int:
-        return len(self.outlines)
+        # Types of one byte have hardly an operation of their own.
+        wide = entries.float() if entries.dtype.itemsize == 1 else entries
+        finite = wide.isfinite()
+        if not bool(finite.all()):
+            self.not_finite[name] = self.not_finite.get(name, 0) + int((~finite).sum())
+        self._some[name] = self._some.get(name, False) or bool(wide.any())
 
 
 def _fingerprint(scan: _Scan, address: str | Path) -> str:
     try:
-        return fingerprint(scan)
+        return fingerprint(scan.weights())
     except (RuntimeError, TypeError) as error:  # sparse or quantized tensors of a pickle
         reason = str(error).partition("\n")[0]
         raise BdlitError(

@@ -40,8 +40,8 @@ def open_weights(address: str | Path, *, base: str | Path | None = None) -> Weig
             `pytorch_model.bin`); a folder of a bdlit run, which holds one as `model/` or
             `victim/`; a `.safetensors` file; a state dict (`.bin`, `.pt`, `.pth`); a Lightning
             `.ckpt`, whose `model.` prefix is taken off; or a hub id, `owner/name` or
-            `owner/name@revision`, of which safetensors and JSON files alone are fetched. A
-            directory or hub id may also hold a LoRA adapter of peft.
+            `owner/name@revision`, of which safetensors, settings and tokenizer alone are fetched.
+            A directory or hub id may also hold a LoRA adapter of peft.
         base: The model that an adapter is merged into, any address of a dense model; by default
             the one that the adapter names, so name it for an adapter that you do not trust.
             Without an adapter it plays no part.
