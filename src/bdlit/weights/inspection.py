@@ -154,6 +154,7 @@ def inspect_checkpoint(
         BdlitError: There is no checkpoint, or a file of it is broken.
 
     >>> import tempfile
+    >>> import torch
     >>> from bdlit.weights import save_weights
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = save_weights({"w": torch.ones(2, 3)}, folder)
