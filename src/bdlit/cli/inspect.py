@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bdlit.cli.progress import progress
+from bdlit.progress import progress
 
 if TYPE_CHECKING:
     from bdlit.report.inspection import Comparison

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bdlit.cli.progress import progress
 from bdlit.defenses.saved import Writing
 from bdlit.defenses.verify import verify as load_and_run
 from bdlit.errors import BdlitError
+from bdlit.progress import progress
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Source:
             return self.file(self.files[split])
         if self.folder is not None:
             path = find_split(self.folder, split)
-            return None if path is None else _table(path)
+            return None if path is None else local_table(path)
         if self.hub_id is not None and split in self.splits:
             from bdlit.data.hub import read_hub_split
 
@@ -95,7 +95,7 @@ class Source:
         Raises:
             BdlitError: It does not exist or cannot be read.
         """
-        return _table(find_file(name, self.folder))
+        return local_table(find_file(name, self.folder))
 
     def download(self) -> None:
         """Get what is on the hub into the local cache."""
@@ -114,6 +114,11 @@ def _is_path(source: str) -> bool:
     return source.startswith((".", "~")) or source.count("/") > 1 or Path(source).is_absolute()
 
 
-def _table(path: Path) -> Table:
+def local_table(path: Path) -> Table:
+    """Return a local file as a table.
+
+    Raises:
+        BdlitError: It cannot be read.
+    """
     rows = read_rows(path)
     return Table(where=str(path), columns=list(rows[0]), rows=rows)

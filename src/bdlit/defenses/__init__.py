@@ -6,9 +6,11 @@ from .base import Resources as Resources
 from .base import run_defense as run_defense
 from .dare import DARE as DARE
 from .fisher import Fisher as Fisher
+from .gms import GMS as GMS
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
 from .passthrough import Passthrough as Passthrough
+from .substitution import ModuleSubstitution as ModuleSubstitution
 from .table import capability_table as capability_table
 from .ties import TIES as TIES
 from .wag import WAG as WAG
@@ -24,6 +26,8 @@ __all__ = [
     "SLERP",
     "Linear",
     "Fisher",
+    "GMS",
+    "ModuleSubstitution",
     "Passthrough",
     "capability_table",
 ]

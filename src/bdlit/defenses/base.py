@@ -13,6 +13,9 @@ from bdlit.errors import BdlitError
 from bdlit.types import Example, Weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bdlit.train.dynamics import TrainingSet
     from bdlit.weights import Adapter, AdapterWeights
 
 
@@ -27,17 +30,20 @@ class Resources:
         others: Fine-tuned models of the suspect's architecture, perhaps backdoored themselves.
         base: The common checkpoint that the suspect and the others were fine-tuned from.
         clean: A small trusted labelled set.
-        suspect_train: The untrusted training set of the suspect.
+        suspect_train: The untrusted training set of the suspect, with its training dynamics if
+            somebody has logged them.
         victim: A runnable module of the suspect: forward and gradients.
         finetune: A function that fine-tunes a model on rows.
+        workspace: A folder for what a long computation has finished, so that it can go on there.
     """
 
     others: Sequence[Weights] | None = None
     base: Weights | None = None
     clean: Sequence[Example] | None = None
-    suspect_train: Sequence[Example] | None = None
+    suspect_train: TrainingSet | None = None
     victim: Any = None
     finetune: Callable[..., Any] | None = None
+    workspace: Path | None = None
 
 
 VOCABULARY = tuple(f.name for f in fields(Resources))
@@ -52,41 +58,48 @@ class Defended:
         merged: Names of the tensors that were computed from several models.
         copied: Names of the tensors that are the suspect's own.
         notes: What the method has to say of this run, ready for JSON.
+        files: Name to content of text files that belong beside the purified model.
     """
 
     weights: Weights
     merged: Sequence[str]
     copied: Sequence[str]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Defense(ABC):
     """A purification method: settings in the constructor, needs in the signature of `apply`.
 
     A subclass is a frozen dataclass of settings. The keyword-only parameters of its `apply` are
-    what it must be given, each a name of `Resources`; a name outside that vocabulary fails when
-    the class is made. The capability table of `bdlit list defenses` is read from them.
+    what it is given, each a name of `Resources`; a name outside that vocabulary fails when the
+    class is made. It needs those without a default, and uses the others where they are at hand.
+    The capability table of `bdlit list defenses` is read from them.
 
     Attributes:
-        needs: Names of the resources that `apply` needs, in the order of its signature.
+        needs: Names of the resources that `apply` must be given, in the order of its signature.
+        uses: Names of all resources that it is given: those it needs, and those it may have.
         listed: Whether it stands in the capability table.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    uses: ClassVar[tuple[str, ...]] = ()
     listed: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         """Read the needs from the signature of `apply`."""
         super().__init_subclass__()
         parameters = inspect.signature(cls.apply).parameters.values()
-        named = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        named = tuple(p.name for p in keywords)
         unknown = [name for name in named if name not in VOCABULARY]
         if unknown:
             raise TypeError(
                 f"{cls.__name__}.apply asks for {unknown}, which no defender has: "
                 f"its keyword-only parameters must be among {list(VOCABULARY)}"
             )
-        cls.needs = named
+        cls.uses = named
+        cls.needs = tuple(p.name for p in keywords if p.default is p.empty)
 
     @property
     def name(self) -> str:
@@ -117,7 +130,7 @@ def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Def
             f"{defense.name} needs {', '.join(missing)}: give "
             + ", ".join(f"{need}=..." for need in missing)
         )
-    given = {need: getattr(resources, need) for need in defense.needs}
+    given = {use: getattr(resources, use) for use in defense.uses}
     return defense.apply(suspect, **given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -11,6 +11,7 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdlit.errors import BdlitError
+from bdlit.progress import progress
 from bdlit.victims.base import model_weights
 
 if TYPE_CHECKING:
@@ -76,27 +77,14 @@ def fisher_information(
         # Fused attention has no rule for batches of gradients; its plain form has.
         with sdpa_kernel(SDPBackend.MATH):
             parts = list(_by_length(victim, rows, max(1, _BUDGET // size)))
-            for inputs in _shown(parts):
-                for name, squares in _squares(log_probabilities, parameters, inputs).items():
-                    total[name] += squares
+            with progress("Fisher information") as tell:
+                for done, inputs in enumerate(parts, 1):
+                    for name, squares in _squares(log_probabilities, parameters, inputs).items():
+                        total[name] += squares
+                    tell(done, len(parts))
     finally:
         model.train(training)
     return {name: tensor / len(rows) for name, tensor in total.items()}
-
-
-def _shown(parts: Sequence[_Named]) -> Iterable[_Named]:
-    """Show how far the work is, where a person is looking."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(
-        parts,
-        "Fisher information",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _squares(

@@ -33,12 +33,18 @@ def capability_table() -> list[dict[str, str]]:
     return [
         {
             "name": cls.__name__,
-            "needs": ", ".join(cls.needs),
+            "needs": ", ".join(_needs(cls)),
             "summary": (inspect.getdoc(cls) or "").partition("\n")[0],
             "paper": _paper(inspect.getdoc(cls) or ""),
         }
         for cls in defense_classes()
     ]
+
+
+def _needs(cls: type[Defense]) -> list[str]:
+    """Name what a defense needs, and in brackets what it uses where it is at hand."""
+    extra = [f"({use})" for use in cls.uses if use not in cls.needs and use != "workspace"]
+    return [*cls.needs, *extra]
 
 
 def _descendants(cls: type[Any]) -> Iterator[type[Defense]]:

@@ -49,13 +49,14 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
 
 def _hit_rate(victim: Victim, batches: Iterable[list[Example]]) -> Rate:
     metric = HitRate().to(victim.device)
-    with torch.inference_mode(), _precision(victim):
+    with torch.inference_mode(), precision_of(victim):
         for rows in batches:
             batch = {name: x.to(victim.device) for name, x in victim.tokenize(rows).items()}
             metric.update(victim.hits(batch))
     return metric.rate()
 
 
-def _precision(victim: Victim) -> AbstractContextManager[None]:
+def precision_of(victim: Victim) -> AbstractContextManager[None]:
+    """Return the context of forward passes in the precision of the victim's trainer."""
     trainer = victim._trainer
     return nullcontext() if trainer is None else trainer.precision_plugin.forward_context()

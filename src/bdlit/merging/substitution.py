@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.weights import Elementwise, LazyWeights, outline, require_compatible
@@ -17,7 +19,37 @@ if TYPE_CHECKING:
     from bdlit.weights import Read
 
 Cell: TypeAlias = tuple[str, int]
-"""One module of one layer: (module type, layer), such as `("attention.self.query", 3)`."""
+"""One module of one layer: (module, layer), such as `("attention.self.query", 3)`. A part of a
+module that packs several into one matrix is written `("attn.c_attn[0/3]", 3)`: of three equal parts
+of its outputs, the first."""
+
+_PART = re.compile(r"(?P<module>[^\[\]]+)(\[(?P<index>\d+)/(?P<count>\d+)\])?")
+
+
+class Part(NamedTuple):
+    """Some outputs of a module: part `at`, from 0, `of` so many equal ones."""
+
+    at: int
+    of: int
+
+
+def part_of(text: str) -> tuple[str, Part]:
+    """Read a module's name, with or without a part.
+
+    Raises:
+        BdlitError: It is no such name, or the part is not among the parts.
+
+    >>> part_of("attn.c_attn[2/3]")
+    ('attn.c_attn', Part(at=2, of=3))
+    """
+    match = _PART.fullmatch(text)
+    index, count = (int(match["index"] or 0), int(match["count"] or 1)) if match else (0, 0)
+    if match is None or index >= count:
+        raise BdlitError(
+            f"'{text}' is no module: write attention.self.query, say, or attn.c_attn[0/3] for the "
+            "first third of a packed one"
+        )
+    return match["module"], Part(index, count)
 
 
 def grid(modules: Iterable[str], layers: Iterable[int]) -> frozenset[Cell]:
@@ -56,20 +88,21 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
     >>> result["h.0.mlp.weight"], result["score.weight"]
     (tensor([1.]), tensor([0.]))
     """
-    wanted = set(cells)
-    _require_cells(suspect, wanted)
-    replaced = [name for name in suspect if _cell(name) in wanted]
+    replaced = _replaced(suspect, cells)
     require_compatible(suspect, [donor], replaced, labels=["the donor"])
-    given = set(replaced)
+    for name, parts in replaced.items():
+        _require_parts(name, outline(suspect, name).shape, parts)
 
     def tensor(name: str, read: Read) -> Tensor:
-        if name not in given:
-            return read(suspect, name)
+        ours = read(suspect, name)
+        if name not in replaced:
+            return ours
         form = outline(suspect, name)
-        return read(donor, name).to(form.device, form.dtype)
+        theirs = read(donor, name).to(form.device, form.dtype)
+        return mixed(ours, theirs, form.shape, replaced[name], start=read.start)
 
     substituted: dict[str, list[int]] = {}
-    for module, layer in sorted(wanted):
+    for module, layer in sorted(cells):
         substituted.setdefault(module, []).append(layer)
     return Elementwise(
         suspect,
@@ -79,14 +112,83 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
     )
 
 
+def substituted_names(suspect: Weights, cells: Collection[Cell]) -> list[str]:
+    """Return the names of the tensors that `substitute` changes, in the suspect's order.
+
+    Raises:
+        BdlitError: The suspect has no such module or layer.
+    """
+    return list(_replaced(suspect, cells))
+
+
+def mixed(
+    ours: Tensor, theirs: Tensor, shape: Sequence[int], parts: Collection[Part], start: int = 0
+) -> Tensor:
+    """Return entries of which some parts of the outputs are theirs, and all else is ours.
+
+    Args:
+        ours: Entries of our tensor: all, or a flat run of them.
+        theirs: The same entries of theirs.
+        shape: Shape of the whole tensor.
+        parts: What is theirs. All parts give `theirs` itself, none gives `ours` itself.
+        start: Where in the flattened tensor the entries begin.
+
+    >>> import torch
+    >>> mixed(torch.zeros(4), torch.ones(4), [4], [Part(1, 2)])
+    tensor([0., 0., 1., 1.])
+    """
+    if not parts:
+        return ours
+    count = next(iter(parts)).of
+    if len(parts) == count:
+        return theirs
+    import torch
+
+    entry = torch.arange(start, start + ours.numel(), device=ours.device)
+    # Outputs are the rows of a Linear layer, and the columns of GPT-2's packed projections. A
+    # packed matrix has more outputs than inputs.
+    if shape[-1] > shape[0]:
+        part = entry % shape[-1] // (shape[-1] // count)
+    else:
+        part = entry // (prod(shape) // count)
+    theirs_here = torch.isin(part, torch.tensor([p.at for p in parts], device=ours.device))
+    return torch.where(theirs_here.view(ours.shape), theirs, ours)
+
+
+def _replaced(suspect: Weights, cells: Collection[Cell]) -> dict[str, set[Part]]:
+    """Return the tensors in the cells, with the parts of each that are taken."""
+    wanted = _parts(cells)
+    _require_cells(suspect, wanted)
+    return {name: parts for name in suspect if (parts := wanted.get(_cell(name)))}
+
+
+def _parts(cells: Iterable[Cell]) -> dict[Cell | None, set[Part]]:
+    """Collect the parts that are taken of each module."""
+    found: dict[Cell | None, set[Part]] = {}
+    for text, layer in cells:
+        module, part = part_of(text)
+        found.setdefault((module, layer), set()).add(part)
+    return found
+
+
+def _require_parts(name: str, shape: Sequence[int], parts: Collection[Part]) -> None:
+    counts = {part.of for part in parts}
+    if len(counts) > 1:
+        raise BdlitError(f"'{name}' is cut into parts in several ways ({sorted(counts)}): give one")
+    count = counts.pop()
+    outputs = max(shape[0], shape[-1]) if shape else 1
+    if outputs % count:
+        raise BdlitError(f"'{name}' has {outputs} outputs, which {count} parts cannot share")
+
+
 def _cell(name: str) -> Cell | None:
     place = layer_of(name)
     return None if place is None else (module_of(name), place.layer)
 
 
-def _require_cells(suspect: Weights, cells: Iterable[Cell]) -> None:
+def _require_cells(suspect: Weights, cells: Iterable[Cell | None]) -> None:
     known = layer_modules(suspect)
-    for module, layer in sorted(cells):
+    for module, layer in sorted(filter(None, cells)):
         if not known:
             raise BdlitError(
                 "the suspect has no layers by the names of its tensors: substitution needs a "

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Tell(Protocol):
+    """Takes work done and all work, in bytes or any other unit, and new words beside the bar."""
+
+    def __call__(self, done: int, total: int, words: str | None = None, /) -> None:
+        """Show it."""
+        ...
 
 
 @contextmanager
-def progress(words: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield what to call with work done and all work, in bytes or any other unit.
+def progress(words: str) -> Iterator[Tell]:
+    """Yield what to call as work goes on.
 
     Args:
         words: What is done, beside the bar.
@@ -34,4 +43,8 @@ def progress(words: str) -> Iterator[Callable[[int, int], None]]:
     )
     with bar:
         task = bar.add_task(words, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def tell(done: int, total: int, words: str | None = None, /) -> None:
+            bar.update(task, completed=done, total=total, description=words)
+
+        yield tell

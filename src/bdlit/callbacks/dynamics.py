@@ -1,0 +1,56 @@
+"""Training dynamics, logged during a fit for defenses that rank the training rows by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from bdlit.data.base import TextDataModule
+from bdlit.errors import BdlitError
+from bdlit.train.dynamics import FILE, measure_certainty, save_certainty
+from bdlit.victims.base import Victim
+
+
+class TrainingDynamics(Callback):
+    """Log after each epoch how sure the victim is of every training row's label.
+
+    The run's folder gets `dynamics.safetensors`: -log(1 - p) of the label of each row and epoch,
+    measured in eval mode on the whole training set (one pass without gradients per epoch). A fit
+    that is resumed goes on with the epochs that its checkpoint brings.
+
+    Attributes:
+        certainty: What was logged, float64, shape [rows, epochs]; None before the first epoch.
+
+    Example:
+        >>> from bdlit.callbacks import TrainingDynamics
+        >>> callback = TrainingDynamics()
+    """
+
+    def __init__(self) -> None:
+        self.certainty: Tensor | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, and write what is known so far."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, Victim) or not isinstance(data, TextDataModule):
+            raise BdlitError(
+                "TrainingDynamics needs a bdlit Victim, and a TextDataModule given to trainer.fit "
+                "as `datamodule`"
+            )
+        epoch = measure_certainty(pl_module, data.train_rows, data.eval_batch_size)[:, None]
+        before = [] if self.certainty is None else [self.certainty]
+        self.certainty = torch.cat([*before, epoch], dim=1)
+        if trainer.is_global_zero:
+            save_certainty(self.certainty, data.train_rows, Path(trainer.default_root_dir) / FILE)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the epochs so far in the checkpoint."""
+        return {"certainty": self.certainty}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the epochs of a checkpoint."""
+        self.certainty = state_dict["certainty"]

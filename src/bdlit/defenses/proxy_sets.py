@@ -1,0 +1,150 @@
+"""The suspect set and the clean set of GMS: where their rows come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from bdlit.data.source import local_table
+from bdlit.data.tables import Layout
+from bdlit.errors import BdlitError, did_you_mean
+from bdlit.rows import SUFFIXES
+from bdlit.search.proxy_rows import (
+    ProxyRows,
+    count_poisoned,
+    drawn,
+    most_suspicious,
+    require_classes,
+)
+from bdlit.types import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdlit.search.proxy_rows import Ranking
+    from bdlit.train.dynamics import TrainingSet
+    from bdlit.victims.base import Victim
+
+SuspectSource: TypeAlias = str
+"""`inverse`, `confidence`, `variability`, `oracle`, or a file of rows."""
+
+CleanSource: TypeAlias = str
+"""`train`, `pool`, `oracle`, or a file of rows."""
+
+RANKINGS: tuple[Ranking, ...] = ("inverse", "confidence", "variability")
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What proxy sets are chosen from.
+
+    Attributes:
+        victim: The suspect as a module, on its device.
+        training: Its untrusted training set, if it is at hand.
+        pool: Trusted clean rows, if there are any.
+    """
+
+    victim: Victim
+    training: TrainingSet | None
+    pool: Sequence[Example] | None
+
+
+def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> ProxyRows:
+    """Choose training rows that look poisoned.
+
+    Raises:
+        BdlitError: There is no training set, or it has too few rows; or the file is no table.
+    """
+    if _is_file(source):
+        return _from_file(source, given.victim)
+    training = _training(given, f"suspect_from={source}")
+    known = any(row.poisoned for row in training.rows)
+    if source == ORACLE:
+        poisoned = [r for r in training.rows if r.poisoned and r.orig_label not in (None, r.label)]
+        rows = drawn(poisoned or _poisoned(training), count, seed, "suspect")
+        return ProxyRows(rows, "true poisoned rows (oracle)", len(rows))
+    for ranking in RANKINGS:
+        if ranking == source:
+            certainty, where = _certainty(given, training)
+            positions = most_suspicious(certainty, count, ranking)
+            rows = [training.rows[position] for position in positions]
+            how = f"training rows ranked by {ranking}, {where}"
+            return ProxyRows(rows, how, count_poisoned(rows, known))
+    raise BdlitError(
+        f"suspect_from '{source}' is neither a ranking nor a file: "
+        f"{did_you_mean(source, [*RANKINGS, ORACLE])}"
+    )
+
+
+def clean_set(given: Given, source: CleanSource, count: int, seed: int) -> ProxyRows:
+    """Choose rows to measure accuracy on.
+
+    Raises:
+        BdlitError: There is no such source, or it has too few rows or one class only.
+    """
+    chosen = _clean_set(given, source, count, seed)
+    require_classes(chosen)
+    return chosen
+
+
+def _clean_set(given: Given, source: CleanSource, count: int, seed: int) -> ProxyRows:
+    if _is_file(source):
+        return _from_file(source, given.victim)
+    if source == "pool":
+        if not given.pool:
+            raise BdlitError(
+                "clean_from=pool needs trusted rows: set the data's clean_pool_size (200, say)"
+            )
+        return ProxyRows(drawn(given.pool, min(count, len(given.pool)), seed, "clean"), "pool", 0)
+    if source not in ("train", ORACLE):
+        raise BdlitError(
+            f"clean_from '{source}' is neither a source nor a file: "
+            f"{did_you_mean(source, ['train', 'pool', ORACLE])}"
+        )
+    training = _training(given, f"clean_from={source}")
+    known = any(row.poisoned for row in training.rows)
+    if source == ORACLE:
+        rows = drawn([r for r in training.rows if not r.poisoned], count, seed, "clean")
+        return ProxyRows(rows, "true clean rows (oracle)", 0 if known else None)
+    rows = drawn(training.rows, count, seed, "clean")
+    return ProxyRows(rows, "drawn from the training set", count_poisoned(rows, known))
+
+
+def _is_file(source: str) -> bool:
+    return source.removesuffix(".gz").endswith(SUFFIXES)
+
+
+def _training(given: Given, setting: str) -> TrainingSet:
+    if given.training is None:
+        raise BdlitError(
+            f"GMS with {setting} needs the suspect's training set: give it as the data's "
+            "poisoned_train, or files of rows as suspect_from and clean_from"
+        )
+    return given.training
+
+
+def _poisoned(training: TrainingSet) -> list[Example]:
+    found = [row for row in training.rows if row.poisoned]
+    if not found:
+        raise BdlitError("suspect_from=oracle needs rows that are marked as poisoned; none is")
+    return found
+
+
+def _certainty(given: Given, training: TrainingSet) -> tuple[Tensor, str]:
+    """Return logged dynamics, or the certainty of the suspect as it is, in one column."""
+    if training.certainty is not None:
+        return training.certainty, f"over {training.certainty.shape[1]} epochs"
+    from bdlit.train.dynamics import measure_certainty
+
+    return measure_certainty(given.victim, training.rows)[:, None], "by the suspect as it is"
+
+
+def _from_file(source: str, victim: Victim) -> ProxyRows:
+    """Read rows with `text`, `label`, and perhaps `text_pair` and `poisoned`."""
+    table = local_table(Path(source))
+    pair = ("text_pair",) if "text_pair" in table.columns else ()
+    rows = Layout(text_pair=pair).read(table, tuple(getattr(victim, "labels", None) or ()))
+    return ProxyRows(rows, Path(source).name, count_poisoned(rows, "poisoned" in table.columns))

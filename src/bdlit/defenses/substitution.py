@@ -1,0 +1,77 @@
+"""Module substitution by a given strategy: what GMS found on one victim, applied to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bdlit import merging
+from bdlit.defenses.base import Defended, Defense
+from bdlit.errors import BdlitError
+from bdlit.types import Weights
+
+if TYPE_CHECKING:
+    from bdlit.merging.substitution import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleSubstitution(Defense):
+    """Replace the modules that a strategy file names by those of one other model.
+
+    No data is needed: this is the transfer of a strategy from the victim of one attack to that of
+    another. The maths is `bdlit.merging.substitute`.
+
+    Attributes:
+        strategy: A strategy file, as GMS writes it beside a purified model.
+
+    Reference: Tong et al. 2025, "Cut the Deadwood Out: Backdoor Purification via Guided Module
+        Substitution", arXiv:2412.20476, appendix B.12.
+    """
+
+    strategy: str
+
+    def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
+        """Return the suspect with the other model's modules where the strategy says so.
+
+        Raises:
+            BdlitError: The file is no strategy, there is not exactly one other model, or the
+                models do not have the modules and layers that it names.
+        """
+        from bdlit.search.strategy import load_strategy
+        from bdlit.weights.layers import layer_count
+
+        donor = one_proxy(others, self.name)
+        strategy = load_strategy(self.strategy)
+        if (depth := layer_count(suspect)) != strategy.layers:
+            raise BdlitError(
+                f"the strategy {self.strategy} is for {strategy.layers} layers, and the suspect "
+                f"has {depth}: give the strategy of a model of the same depth"
+            )
+        return substitute(suspect, donor, strategy.cells)
+
+
+def one_proxy(others: Sequence[Weights], name: str) -> Weights:
+    """Return the one other model.
+
+    Raises:
+        BdlitError: There is none, or more than one.
+    """
+    if len(others) != 1:
+        raise BdlitError(
+            f"{name} takes modules from one other model, and was given {len(others)}: give one"
+        )
+    return others[0]
+
+
+def substitute(suspect: Weights, donor: Weights, cells: set[Cell]) -> Defended:
+    """Return the suspect with some modules replaced, and say which tensors changed hands."""
+    result = merging.substitute(suspect, donor, cells)
+    merged = merging.substituted_names(suspect, cells)
+    replaced = set(merged)
+    return Defended(
+        weights=result,
+        merged=merged,
+        copied=[name for name in suspect if name not in replaced],
+        notes=result.notes,
+    )

@@ -1,0 +1,1 @@
+"""Searching for the modules that one model should take from another: GMS and its kin."""

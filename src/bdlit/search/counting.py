@@ -1,0 +1,253 @@
+"""Counting the hits of hybrids on two small sets: no work twice, and none that cannot matter."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+import torch.distributed as dist
+
+from bdlit.search.greedy import State
+from bdlit.search.hybrid import Hybrid, Taken
+from bdlit.search.memo import Memo
+from bdlit.search.prefix import Prefixes
+from bdlit.search.score import Score, Tally
+from bdlit.types import Rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdlit.types import Example
+    from bdlit.victims.base import Batch, Victim
+
+Outcome: TypeAlias = str
+"""One character for each row: `1` a hit, `0` a miss, `.` not looked at."""
+
+_MOST_TOKENS = 1 << 14  # of a batch, padding included
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows that are run together: their positions and their tensors."""
+
+    rows: tuple[int, ...]
+    inputs: Batch
+
+
+class Counter:
+    """Counts hits of a victim's hybrids, for the search.
+
+    Rows are tokenised once, and rows of like length run together. Batches in which the last state
+    lost most of its score come first, so that a candidate that cannot win is given up early. Under
+    a process group the candidates of a step are dealt out over the processes.
+
+    Args:
+        victim: The victim, on its device, as a plain Hugging Face model.
+        suspect: Suspect rows, with the labels they were trained on.
+        clean: Clean rows.
+        hybrid: Changes the victim's network in place.
+        taken: From a state of the search to what each layer takes.
+        prefixes: Keeps outputs of layers.
+        autocast: Makes the context of forward passes, once for each.
+        memo: What was counted before.
+        overhead: What running a batch costs beside its tokens, in tokens.
+        stop_early: Whether to give up candidates that cannot win.
+        workers: Threads that run batches.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        suspect: Sequence[Example],
+        clean: Sequence[Example],
+        *,
+        hybrid: Hybrid,
+        taken: Callable[[State], Taken],
+        prefixes: Prefixes,
+        autocast: Callable[[], AbstractContextManager[object]],
+        memo: Memo,
+        overhead: float,
+        stop_early: bool = True,
+        workers: int = 1,
+    ) -> None:
+        self._victim = victim
+        self._hybrid, self._taken, self._prefixes = hybrid, taken, prefixes
+        self._autocast, self._memo, self._stop_early = autocast, memo, stop_early
+        rows = [*suspect, *clean]
+        self._suspects = len(suspect)
+        self._rows = len(rows)
+        self._parts = list(_parts(victim, rows, overhead))
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._workers = workers
+        self._outcomes: dict[State, Outcome] = {}
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+
+    def tally(self, outcome: Outcome) -> Tally:
+        """Return the counts of an outcome."""
+        suspect, clean = outcome[: self._suspects], outcome[self._suspects :]
+        return Tally(_rate(suspect), _rate(clean))
+
+    def whole(self, state: State) -> Tally:
+        """Return the tally of all rows, on this process."""
+        outcome = self._known(state)
+        if outcome is None or "." in outcome:
+            outcome = self._count(state, lambda tally: False)
+            self._memo.put(self._key(state), outcome)
+        return self.tally(outcome)
+
+    def __call__(self, states: Sequence[State], score: Score) -> list[Tally]:
+        """Return the tally of each state; those that cannot be the first best may be incomplete."""
+        rank, world = _place()
+        mine = self._in_turn(states[rank::world], score)
+        if world == 1:
+            outcomes = mine
+        else:
+            shares: list[list[Outcome]] = [[] for _ in range(world)]
+            dist.all_gather_object(shares, mine)
+            outcomes = [shares[i % world][i // world] for i in range(len(states))]
+        self._outcomes = dict(zip(states, outcomes, strict=True))
+        return [self.tally(outcome) for outcome in outcomes]
+
+    def move_to(self, state: State) -> None:
+        """Prepare for the states that are to come: those that replace less than this one."""
+        left = self._taken(state)
+        self._prefixes.forget(
+            lambda path: any(not types <= left[i] for i, types in enumerate(path))  # type: ignore[operator]
+        )
+        outcome = self._outcomes.get(state)
+        if outcome is not None:
+            bad = ["1"] * self._suspects + ["0"] * (self._rows - self._suspects)
+            costs = [own == wrong for own, wrong in zip(outcome, bad, strict=True)]
+            self._parts.sort(key=lambda part: -_share(costs, part))
+
+    def _in_turn(self, states: Sequence[State], score: Score) -> list[Outcome]:
+        best = None
+        outcomes = []
+        for state in states:
+
+            def hopeless(tally: Tally) -> bool:
+                # Of equal scores the first wins, so a later one has to be better.
+                return best is not None and score.most(tally) <= best  # noqa: B023
+
+            outcome = self._known(state)
+            if outcome is None or ("." in outcome and not hopeless(self.tally(outcome))):
+                outcome = self._count(state, hopeless if self._stop_early else lambda tally: False)
+                self._memo.put(self._key(state), outcome)
+            tally = self.tally(outcome)
+            if score.complete(tally):
+                best = max(score.of(tally), best) if best is not None else score.of(tally)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _key(self, state: State) -> str:
+        return json.dumps([sorted(types) for types in self._taken(state)])
+
+    def _known(self, state: State) -> Outcome | None:
+        outcome = self._memo.get(self._key(state))
+        return outcome if outcome is not None and len(outcome) == self._rows else None
+
+    def _count(self, state: State, hopeless: Callable[[Tally], bool]) -> Outcome:
+        path = self._taken(state)
+        self._hybrid.take(path)
+        seen = ["."] * self._rows
+        for part, hits in self._hits(path):
+            for row, hit in zip(part.rows, hits.tolist(), strict=True):
+                seen[row] = "1" if hit else "0"
+            if hopeless(self.tally("".join(seen))):
+                break
+        return "".join(seen)
+
+    def _hits(self, path: Taken) -> Iterator[tuple[_Part, Tensor]]:
+        """Run the parts in order, a few at a time; none runs on when the caller stops."""
+        waiting: deque[tuple[_Part, Future[Tensor]]] = deque()
+        try:
+            for part in self._parts:
+                waiting.append((part, self._pool.submit(self._run, part, path)))
+                if len(waiting) > self._workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                if not future.cancel():
+                    future.exception()
+
+    def _run(self, part: _Part, path: Taken) -> Tensor:
+        with torch.inference_mode(), self._autocast():
+            return self._prefixes.run(
+                id(part), path, lambda: self._victim.hits(dict(part.inputs)).cpu()
+            )
+
+
+def _parts(victim: Victim, rows: Sequence[Example], overhead: float) -> Iterator[_Part]:
+    """Tokenise rows, and put those together that are run together."""
+    lengths = [victim.tokenize([row])["input_ids"].shape[1] for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: lengths[i])
+    for start, stop in cut([lengths[i] for i in order], overhead):
+        together = tuple(order[start:stop])
+        inputs = victim.tokenize([rows[i] for i in together])
+        if lengths[together[0]] == lengths[together[-1]]:
+            inputs.pop("attention_mask", None)  # it would mask nothing, and costs time
+        yield _Part(together, {name: tensor.to(victim.device) for name, tensor in inputs.items()})
+
+
+def cut(lengths: Sequence[int], overhead: float) -> list[tuple[int, int]]:
+    """Cut rows into batches so that padding and the overhead of batches cost least together.
+
+    Args:
+        lengths: Tokens of each row, in rising order.
+        overhead: What a batch costs beside its tokens, in tokens.
+
+    Returns:
+        Beginning and end of each batch.
+
+    >>> cut([3, 3, 9], overhead=5)
+    [(0, 2), (2, 3)]
+    >>> cut([3, 3, 9], overhead=50)
+    [(0, 3)]
+    """
+    least, begins = [0.0], [0]
+    for stop, longest in enumerate(lengths, 1):
+        first = next(i for i in range(stop) if (stop - i) * longest <= max(_MOST_TOKENS, longest))
+        cost, begin = min(
+            (least[i] + overhead + (stop - i) * longest, i) for i in range(first, stop)
+        )
+        least.append(cost)
+        begins.append(begin)
+    batches, stop = [], len(lengths)
+    while stop:
+        batches.append((begins[stop], stop))
+        stop = begins[stop]
+    return batches[::-1]
+
+
+def _rate(outcome: Outcome) -> Rate:
+    hits = outcome.count("1")
+    return Rate(hits, hits + outcome.count("0"))
+
+
+def _share(costs: Sequence[bool], part: _Part) -> float:
+    return sum(costs[row] for row in part.rows) / len(part.rows)
+
+
+def _key(state: State) -> str:
+    return json.dumps(state)
+
+
+def _place() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

@@ -1,0 +1,146 @@
+"""Module types of an architecture: what the letters of GMS's and MSD's tables stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from bdlit.errors import BdlitError
+from bdlit.merging.substitution import Part, part_of
+from bdlit.weights.layers import layer_count, layer_modules, layer_of, module_of
+
+Types: TypeAlias = Mapping[str, str]
+"""Module type to the module within a layer, `attention.self.query`; a part of a packed module is
+written `attn.c_attn[0/3]`: of three equal parts of its outputs, the first."""
+
+_BERT = {
+    "Q": "attention.self.query",
+    "K": "attention.self.key",
+    "V": "attention.self.value",
+    "O": "attention.output.dense",
+    "F": "intermediate.dense",
+    "P": "output.dense",
+}
+_DEBERTA = _BERT | {
+    "Q": "attention.self.query_proj",
+    "K": "attention.self.key_proj",
+    "V": "attention.self.value_proj",
+}
+_DISTILBERT = {
+    "Q": "attention.q_lin",
+    "K": "attention.k_lin",
+    "V": "attention.v_lin",
+    "O": "attention.out_lin",
+    "F": "ffn.lin1",
+    "P": "ffn.lin2",
+}
+_MODERNBERT = {
+    "Q": "attn.Wqkv[0/3]",
+    "K": "attn.Wqkv[1/3]",
+    "V": "attn.Wqkv[2/3]",
+    "O": "attn.Wo",
+    "F": "mlp.Wi",
+    "P": "mlp.Wo",
+}
+_GPT2 = {
+    "q": "attn.c_attn[0/3]",
+    "k": "attn.c_attn[1/3]",
+    "v": "attn.c_attn[2/3]",
+    "o": "attn.c_proj",
+    "up": "mlp.c_fc",
+    "down": "mlp.c_proj",
+}
+_LLAMA = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+
+ARCHITECTURES: Mapping[str, Types] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    "distilbert": _DISTILBERT,
+    "deberta-v2": _DEBERTA,
+    "modernbert": _MODERNBERT,
+    "gpt2": _GPT2,
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), _LLAMA
+    ),
+}
+"""transformers' `model_type` to its module types: the linear layers of attention and MLP.
+
+Embeddings, norms, pooler and head are never among them: they stay the victim's."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each module type is, in a model of several layers.
+
+    Attributes:
+        types: Module type to the module within a layer, sorted by type.
+        layers: How many layers there are.
+        tensors: (Layer, tensor name) to the parts of it by module type, in the model's order.
+    """
+
+    types: Types
+    layers: int
+    tensors: Mapping[tuple[int, str], Mapping[str, Part]]
+
+    def of_layer(self, layer: int) -> dict[str, Mapping[str, Part]]:
+        """Return the tensors of a layer that a search may replace, with their parts."""
+        return {name: parts for (at, name), parts in self.tensors.items() if at == layer}
+
+
+def module_types(model_type: str | None, names: Iterable[str], own: Types | None = None) -> Layout:
+    """Find the module types of a model by its architecture and its tensors' names.
+
+    Args:
+        model_type: transformers' name of the architecture.
+        names: Names of the model's tensors.
+        own: A mapping to use in place of the known ones.
+
+    Raises:
+        BdlitError: The architecture is unknown, or a type matches no tensor, or not in all layers.
+
+    >>> names = [f"h.{i}.mlp.c_fc.weight" for i in range(2)]
+    >>> module_types("gpt2", names, {"up": "mlp.c_fc"}).types
+    {'up': 'mlp.c_fc'}
+    """
+    names = list(names)
+    types = own or ARCHITECTURES.get(model_type or "")
+    if types is None:
+        raise BdlitError(
+            f"the module types of architecture '{model_type}' are unknown: give them as "
+            f"`modules`, e.g. {{Q: attention.self.query, ...}}; its layers hold "
+            f"{', '.join(layer_modules(names)) or 'nothing'}"
+        )
+    layers = layer_count(names)
+    wanted = {key: part_of(types[key]) for key in sorted(types)}
+    tensors: dict[tuple[int, str], dict[str, Part]] = {}
+    for name in names:
+        place = layer_of(name)
+        for key, (module, part) in wanted.items():
+            if place is not None and module_of(name) == module:
+                tensors.setdefault((place.layer, name), {})[key] = part
+    _require_all(wanted, tensors, layers, names)
+    return Layout({key: types[key] for key in wanted}, layers, tensors)
+
+
+def _require_all(
+    wanted: Mapping[str, tuple[str, Part]],
+    tensors: Mapping[tuple[int, str], Mapping[str, Part]],
+    layers: int,
+    names: Iterable[str],
+) -> None:
+    for key, (module, _) in wanted.items():
+        at = {layer for (layer, _), parts in tensors.items() if key in parts}
+        if len(at) < max(layers, 1):
+            where = f"only {len(at)} of {layers} layers" if at else "no layer"
+            raise BdlitError(
+                f"module type {key}: the model has '{module}' in {where}; its layers hold "
+                f"{', '.join(layer_modules(names)) or 'nothing'}"
+            )

@@ -1,0 +1,111 @@
+"""Two small sets that stand in for what a defender lacks: triggered rows, and clean ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+
+from bdlit.errors import BdlitError
+from bdlit.types import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ranking: TypeAlias = Literal["inverse", "confidence", "variability"]
+"""How training rows are ranked by the probability p of their label in each epoch: by the mean of
+1 / (1 - p), by the mean of p, or by the spread of p, least first."""
+
+
+@dataclass(frozen=True)
+class ProxyRows:
+    """Rows of a proxy set.
+
+    Attributes:
+        rows: The rows, with the labels of training.
+        source: Where they come from, in words.
+        poisoned: How many of them are poisoned in truth; None where nobody knows. It is for the
+            record, and no defense looks at it.
+    """
+
+    rows: Sequence[Example]
+    source: str
+    poisoned: int | None = None
+
+    def described(self) -> dict[str, Any]:
+        """Return counts and source, ready for JSON."""
+        return {"rows": len(self.rows), "source": self.source, "poisoned": self.poisoned}
+
+
+def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse") -> list[int]:
+    """Return the positions of the training rows that a model was surest of, the first first.
+
+    Args:
+        certainty: -log(1 - p) of each row's label, float64, shape [rows, epochs].
+        count: How many rows, at least 1.
+        ranking: What to rank by; ties go to the earlier row.
+
+    Raises:
+        BdlitError: There are not that many rows.
+
+    Reference: Tong et al. 2025, arXiv:2412.20476, section 4.1, after He et al. 2024 (SEEP).
+    Deviation: The published code takes 1 / (1 - p) in float32, where p rounds to 1, and adds 1e-8;
+        here its logarithm is summed in float64.
+
+    >>> most_suspicious(torch.tensor([[1.0], [40.0], [39.0]]).double(), 2)
+    [1, 2]
+    """
+    _require_rows("suspect", count, len(certainty))
+    match ranking:
+        case "inverse":  # log of the mean of 1 / (1 - p)
+            value = certainty.logsumexp(dim=1)
+        case "confidence":  # 1 - p averaged, least first: p itself rounds to 1
+            value = -(-certainty).exp().mean(dim=1)
+        case "variability":
+            value = -(-torch.expm1(-certainty)).std(dim=1, correction=0)
+    order = torch.sort(value, descending=True, stable=True).indices
+    return [int(position) for position in order[:count]]
+
+
+def drawn(rows: Sequence[Example], count: int, seed: int, name: str) -> list[Example]:
+    """Return rows drawn at random, without replacement, in their order.
+
+    Raises:
+        BdlitError: There are not that many rows.
+
+    >>> rows = [Example(text, 0) for text in "abc"]
+    >>> drawn(rows, 3, seed=0, name="clean") == rows
+    True
+    """
+    _require_rows(name, count, len(rows))
+    positions = random.Random(f"{name} rows {seed}").sample(range(len(rows)), count)
+    return [rows[position] for position in sorted(positions)]
+
+
+def count_poisoned(rows: Sequence[Example], known: bool) -> int | None:
+    """Return how many rows are poisoned in truth, where it is known."""
+    return sum(row.poisoned for row in rows) if known else None
+
+
+def require_classes(proxy: ProxyRows) -> None:
+    """Refuse a clean set of one class: accuracy on it would reward predicting that class.
+
+    Raises:
+        BdlitError: All rows have one label.
+    """
+    labels = {row.label for row in proxy.rows}
+    if len(labels) < 2:
+        raise BdlitError(
+            f"the clean set ({proxy.source}) holds rows of {len(labels)} class only: "
+            "give rows of at least two"
+        )
+
+
+def _require_rows(name: str, count: int, available: int) -> None:
+    if not 1 <= count <= available:
+        raise BdlitError(
+            f"{name}_rows {count} is out of range: there are {available} rows to choose from"
+        )

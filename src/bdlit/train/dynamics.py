@@ -1,0 +1,138 @@
+"""Training dynamics: how sure a model was of every training row's label, epoch by epoch.
+
+Backdoored rows are learned early and surely. Their certainty is so close to 1 that a probability
+in float32 no longer tells them apart, so what is kept is -log(1 - p), computed from logits in
+float64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bdlit.data.buckets import BucketSampler
+from bdlit.errors import BdlitError
+from bdlit.evaluation.evaluate import precision_of
+from bdlit.types import Example
+from bdlit.whole import whole_file
+
+if TYPE_CHECKING:
+    from bdlit.victims.base import Victim
+
+FILE = "dynamics.safetensors"
+"""Name of the file in the folder of a run."""
+
+_TENSOR = "certainty"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The rows that a model was trained on, which nobody has checked.
+
+    Attributes:
+        rows: The rows, with the labels of training.
+        certainty: -log(1 - p) of every row's label, float64, shape [rows, epochs]; None where
+            nobody has logged it.
+    """
+
+    rows: Sequence[Example]
+    certainty: Tensor | None = None
+
+
+def certainty_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return -log(1 - p) of each row's label, float64.
+
+    It tells probabilities apart that round to 1, and p is `-expm1` of its negative.
+
+    Args:
+        logits: Shape [rows, classes].
+        labels: Class indices, shape [rows].
+
+    >>> certainty_of(torch.tensor([[0.0, 50.0]]), torch.tensor([1]))
+    tensor([50.], dtype=torch.float64)
+    """
+    logits = logits.double()
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return logits.logsumexp(-1) - others.logsumexp(-1)
+
+
+def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int = 128) -> Tensor:
+    """Return -log(1 - p) of every row's label under a classifier, float64, shape [rows].
+
+    The model runs in eval mode and in its trainer's precision. Under a process group each process
+    runs its share of the batches, and all get the whole.
+
+    Args:
+        victim: The model, on its device.
+        rows: Rows with the labels of training.
+        batch_size: Rows per batch.
+    """
+    model = victim.network()
+    training = model.training
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    model.eval()
+    try:
+        with torch.inference_mode(), precision_of(victim):
+            for indices in BucketSampler(rows, batch_size, shuffle=False):
+                batch = victim.tokenize([rows[i] for i in indices])
+                batch = {name: tensor.to(victim.device) for name, tensor in batch.items()}
+                found[indices] = certainty_of(victim(batch), batch["labels"]).cpu()
+    finally:
+        model.train(training)
+    return _sum_over_processes(found, victim.device)
+
+
+def save_certainty(certainty: Tensor, rows: Iterable[Example], path: Path) -> None:
+    """Write training dynamics with the hash of the rows that they belong to.
+
+    Raises:
+        BdlitError: The file cannot be written.
+    """
+    described = {"rows": rows_hash(rows), "value": "-log(1 - p) of the label, [rows, epochs]"}
+    with whole_file(path) as part:
+        save_file({_TENSOR: certainty.contiguous()}, part, metadata=described)
+
+
+def load_certainty(path: Path, rows: Sequence[Example]) -> Tensor:
+    """Read training dynamics, shape [rows, epochs].
+
+    Raises:
+        BdlitError: The file is missing or damaged, or belongs to other rows.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            described = file.metadata() or {}
+            certainty: Tensor = file.get_tensor(_TENSOR)
+    except (OSError, SafetensorError) as error:
+        raise BdlitError(f"cannot read training dynamics {path}: {error}") from error
+    if described.get("rows") != rows_hash(rows):
+        raise BdlitError(
+            f"the training dynamics {path} belong to other rows than the suspect's training set "
+            f"({len(rows)} rows): give the very file that the suspect was trained on"
+        )
+    return certainty
+
+
+def rows_hash(rows: Iterable[Example]) -> str:
+    """Return a hash of texts and labels, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.text, row.text_pair, row.label]).encode())
+    return digest.hexdigest()
+
+
+def _sum_over_processes(found: Tensor, device: torch.device) -> Tensor:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return found
+    shared = found.to(device)
+    torch.distributed.all_reduce(shared)
+    return shared.cpu()

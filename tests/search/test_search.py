@@ -1,0 +1,205 @@
+"""The search of GMS against a plain restatement: deep copies, no cache, no early end."""
+
+import copy
+import itertools
+from contextlib import contextmanager
+from fractions import Fraction
+
+import pytest
+import torch
+
+from bdlit.data.demo import DemoReviews
+from bdlit.errors import BdlitError
+from bdlit.search.greedy import greedy_search
+from bdlit.search.modules import ARCHITECTURES, module_types
+from bdlit.search.running import Running, counter_of
+from bdlit.search.score import Score, Tally
+from bdlit.search.space import Space
+from bdlit.types import Rate
+from bdlit.victims import ClassifierVictim, model_weights
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+CONFIGS = {
+    "bert": {"model_type": "bert", **SMALL, "intermediate_size": 32},
+    "gpt2": {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2},
+    "llama": {
+        "model_type": "llama",
+        **SMALL,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 24,
+    },
+    "modernbert": {
+        "model_type": "modernbert",
+        **SMALL,
+        "num_hidden_layers": 2,
+        "intermediate_size": 24,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    data = DemoReviews(train_size=60, validation_size=0, test_size=4)
+    data.setup()
+    return data.train_rows[:30], data.train_rows[30:]
+
+
+@pytest.fixture(scope="module")
+def make_victim(tiny_start):
+    def make(architecture, seed):
+        victim = ClassifierVictim(
+            config=CONFIGS[architecture],
+            tokenizer=str(tiny_start),
+            max_length=64,
+            init_seed=seed,
+            labels=("negative", "positive"),
+        )
+        victim.configure_model()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():  # strong enough that modules matter, and that classes vary
+            for weight in victim.network().parameters():
+                if weight.dim() > 1:
+                    weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+        return victim.eval()
+
+    return make
+
+
+# The plain restatement
+
+
+def plain_hits(victim, model, rows):
+    """All rows in one batch, padded and tokenised anew."""
+    batch = victim.tokenize(rows)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        return int((model(**batch).logits.argmax(-1) == labels).sum())
+
+
+def plain_hybrid(model, donor, modules, layers, prefix):
+    """A deep copy with the donor's modules, by their names in the module tree."""
+    hybrid = copy.deepcopy(model)
+    for key, layer in itertools.product(modules, layers):
+        path, _, part = ARCHITECTURES[model.config.model_type][key].partition("[")
+        ours = hybrid.get_submodule(f"{prefix}.{layer}.{path}")
+        theirs = donor.get_submodule(f"{prefix}.{layer}.{path}")
+        for name, weight in ours.named_parameters():
+            given = theirs.get_parameter(name)
+            with torch.no_grad():
+                if not part:
+                    weight.copy_(given)
+                    continue
+                at = int(part[0])
+                packed_columns = type(ours).__name__ == "Conv1D" and weight.dim() == 2
+                dim = 1 if packed_columns else 0
+                third = weight.shape[dim] // 3
+                weight.narrow(dim, at * third, third).copy_(given.narrow(dim, at * third, third))
+    return hybrid
+
+
+def plain_search(victim, donor, suspect, clean, prefix, patience=5, alpha=Fraction(2, 5)):
+    """The published rule for encoders, with an order for ties."""
+    model = victim.network()
+    kinds = sorted(ARCHITECTURES[model.config.model_type])
+    before = plain_hits(victim, model, suspect), plain_hits(victim, model, clean)
+
+    def look(modules, layers):
+        hybrid = plain_hybrid(model, donor, modules, layers, prefix)
+        now = plain_hits(victim, hybrid, suspect), plain_hits(victim, hybrid, clean)
+        d_asr = Fraction(before[0] - now[0], before[0])
+        d_acc = Fraction(before[1] - now[1], before[1]) if before[1] else Fraction(0)
+        return now, (1 - alpha) * d_asr + alpha * (1 - d_acc)
+
+    modules, layers = list(kinds), list(range(model.config.num_hidden_layers))
+    now, value = look(modules, layers)
+    best = (value, modules, layers)
+    steps, waited = [], 0
+    while modules and layers:
+        tried = []
+        for gone in modules:
+            tried.append(([m for m in modules if m != gone], layers))
+        for gone in layers:
+            tried.append((modules, [n for n in layers if n != gone]))
+        looks = [look(*state) for state in tried]
+        top = 0
+        for i, (_, found) in enumerate(looks):
+            if found > looks[top][1]:
+                top = i
+        steps.append(([hits for hits, _ in looks], top))
+        modules, layers = tried[top]
+        if looks[top][1] > best[0]:
+            best, waited = (looks[top][1], modules, layers), 0
+        elif looks[top][1] > value:
+            waited = 0
+        else:
+            waited += 1
+        value = looks[top][1]
+        if waited >= patience:
+            break
+    return {"steps": steps, "best": best, "start": now, "victim": before}
+
+
+PREFIX = {
+    "bert": "bert.encoder.layer",
+    "gpt2": "transformer.h",
+    "llama": "model.layers",
+    "modernbert": "model.layers",
+}
+
+
+@contextmanager
+def searching(victim, donor, rows, **running):
+    layout = module_types(victim.network().config.model_type, model_weights(victim.network()))
+    space = Space("modules and layers", layout)
+    with counter_of(
+        victim, donor, *rows, layout=layout, space=space, running=Running(**running)
+    ) as counter:
+        yield counter, space
+
+
+def search(victim, donor, rows, patience=5, **running):
+    with searching(victim, donor, rows, **running) as (counter, space):
+        score = Score(counter.whole(space.nothing))
+        watch = lambda step, best: counter.move_to(step.chosen.state)  # noqa: E731
+        return greedy_search(space.axes, counter, score, patience=patience, watch=watch)
+
+
+def hits(candidate):
+    return candidate.tally.suspect.hits, candidate.tally.clean.hits
+
+
+@pytest.mark.parametrize(
+    ("architecture", "seed"),
+    [("bert", 0), ("bert", 1), ("gpt2", 0), ("llama", 0), ("modernbert", 0)],
+)
+def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architecture, seed):
+    victim, donor = make_victim(architecture, seed), make_victim(architecture, seed + 10)
+    plain = plain_search(victim, donor.network(), *rows, PREFIX[architecture])
+    donor = model_weights(donor.network())
+    before = {k: v.clone() for k, v in model_weights(victim.network()).items()}
+
+    found = search(victim, donor, rows, stop_early=False, cache=0.0)
+    assert hits(found.start) == plain["start"]
+    assert [[hits(c) for c in step.candidates] for step in found.steps] == [
+        looks for looks, _ in plain["steps"]
+    ]
+    assert [step.candidates.index(step.chosen) for step in found.steps] == [
+        top for _, top in plain["steps"]
+    ]
+    assert (found.best.score, *map(list, found.best.state)) == plain["best"]
+
+    quick = search(victim, donor, rows, workers=2)
+    assert quick.best == found.best
+    assert [step.chosen for step in quick.steps] == [step.chosen for step in found.steps]
+    for own, full in zip(quick.steps, found.steps, strict=True):
+        for a, b in zip(own.candidates, full.candidates, strict=True):
+            assert a == b or (a.score is None and b.score <= full.chosen.score)
+
+    after = model_weights(victim.network())
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_alpha():
+    with pytest.raises(BdlitError, match="none of the 3 suspect rows"):
+        Score(Tally(Rate(0, 3), Rate(1, 1)))
