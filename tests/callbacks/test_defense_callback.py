@@ -210,6 +210,8 @@ def test_two_processes_find_the_numbers_of_one(tiny_start, benign, tmp_path):
     assert two[0].cacc.n == 61
     assert printed[0]["val/cacc"] == printed[1]["val/cacc"]
     assert printed[0]["val/asr/badnet"] == printed[1]["val/asr/badnet"]
+    traces = [json.loads((tmp_path / d / "defended/GMS/search.json").read_text()) for d in "12"]
+    assert traces[0] == traces[1]
     weights = [open_weights(tmp_path / d / "defended" / "WAG") for d in ("1", "2")]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5)

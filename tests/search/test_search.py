@@ -10,13 +10,13 @@ import torch
 
 from bdlit.data.demo import DemoReviews
 from bdlit.errors import BdlitError
+from bdlit.merging import substitute
 from bdlit.search.greedy import greedy_search
 from bdlit.search.modules import ARCHITECTURES, module_types
 from bdlit.search.running import Running, counter_of
-from bdlit.search.score import Score, Tally
+from bdlit.search.score import Score
 from bdlit.search.space import Space
-from bdlit.types import Rate
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.victims import ClassifierVictim, model_weights, swapped
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 CONFIGS = {
@@ -200,6 +200,93 @@ def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architect
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_alpha():
-    with pytest.raises(BdlitError, match="none of the 3 suspect rows"):
-        Score(Tally(Rate(0, 3), Rate(1, 1)))
+def test_adapters_are_searched_as_the_dense_models_that_they_are(make_victim, rows, tiny_start):
+    """The plain restatement copies lora_A and lora_B, without their common scaling."""
+    victims = []
+    for seed in (0, 1):
+        victim = ClassifierVictim(
+            config=CONFIGS["bert"],
+            tokenizer=str(tiny_start),
+            max_length=64,
+            labels=("negative", "positive"),
+            lora={"r": 2, "alpha": 6},
+        )
+        victim.configure_model()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in victim.network().named_parameters():
+                if "lora_" in name:
+                    weight.copy_(torch.randn(weight.shape, generator=generator))
+        victims.append(victim.eval())
+    victim, proxy = (v.network() for v in victims)
+    with victims[1].dense() as model:
+        donor = model_weights(model)
+    with victims[0].dense(), searching(victims[0], donor, rows, stop_early=False) as (count, space):
+        found = greedy_search(space.axes, count, Score(count.whole(space.nothing)), patience=2)
+    for step in found.steps:
+        for candidate in step.candidates:
+            hybrid = copy.deepcopy(victim)
+            for key, layers in space.replaced(candidate.state).items():
+                for layer in layers:
+                    path = f"bert.encoder.layer.{layer}.{ARCHITECTURES['bert'][key]}"
+                    ours = hybrid.base_model.model.get_submodule(path)
+                    theirs = proxy.base_model.model.get_submodule(path)
+                    ours.lora_A.load_state_dict(theirs.lora_A.state_dict())
+                    ours.lora_B.load_state_dict(theirs.lora_B.state_dict())
+            assert hits(candidate) == tuple(plain_hits(victims[0], hybrid, part) for part in rows)
+
+
+def test_an_interrupted_search_goes_on_and_finds_the_same(make_victim, rows, tmp_path):
+    victim = make_victim("bert", 0)
+    donor = model_weights(make_victim("bert", 10).network())
+    whole = search(victim, donor, rows, workspace=tmp_path / "whole")
+    calls, hits_of = [0], victim.hits
+
+    def interrupted(batch):
+        calls[0] += 1
+        if calls[0] == 40:
+            raise KeyboardInterrupt
+        return hits_of(batch)
+
+    victim.hits = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        search(victim, donor, rows, workspace=tmp_path, workers=1)
+    calls[0] = -(10**6)
+    assert search(victim, donor, rows, workspace=tmp_path) == whole
+    rest = calls[0] + 10**6
+    calls[0] = -(10**6)
+    assert search(victim, donor, rows, workspace=tmp_path) == whole
+    assert calls[0] + 10**6 == 0 < rest
+
+    memo = tmp_path / "outcomes.jsonl"
+    memo.write_text(memo.read_text() + '["half a line')
+    assert search(victim, donor, rows, workspace=tmp_path) == whole
+    memo.write_text(memo.read_text() + "no outcome\n")
+    with pytest.raises(BdlitError, match=r"outcomes\.jsonl, line \d+ is no outcome"):
+        search(victim, donor, rows, workspace=tmp_path)
+    calls[0] = -(10**6)
+    search(victim, donor, (rows[1], rows[0]), workspace=tmp_path)  # other rows: begun anew
+    assert calls[0] + 10**6 > 0
+
+
+@pytest.mark.parametrize("granularity", ["modules", "layers", "cells"])
+def test_other_granularities_count_what_they_say(make_victim, rows, granularity):
+    victim = make_victim("gpt2", 0)
+    model = victim.network()
+    donor = make_victim("gpt2", 10).network()
+    layout = module_types("gpt2", model_weights(model))
+    space = Space(granularity, layout)
+    with counter_of(
+        victim, model_weights(donor), *rows, layout=layout, space=space, running=Running()
+    ) as counter:
+        score = Score(counter.whole(space.nothing))
+        found = greedy_search(space.axes, counter, score, patience=1)
+    sizes = {"modules": 6, "layers": 2, "cells": 12}
+    assert len(found.steps[0].candidates) == sizes[granularity]
+    for candidate in found.steps[0].candidates:
+        weights = dict(
+            substitute(model_weights(model), model_weights(donor), space.cells(candidate.state))
+        )
+        if candidate.score is not None:
+            with swapped(model, weights):
+                assert hits(candidate) == tuple(plain_hits(victim, model, part) for part in rows)

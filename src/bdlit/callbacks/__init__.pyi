@@ -1,2 +1,3 @@
 from .defense import DefenseCallback as DefenseCallback
+from .dynamics import TrainingDynamics as TrainingDynamics
 from .predictions import PredictionWriter as PredictionWriter

@@ -11,6 +11,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from bdlit.callbacks.dynamics import TrainingDynamics
 from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense, by_name
 from bdlit.defenses.relatives import (
@@ -23,6 +24,7 @@ from bdlit.defenses.run import Subject, purify, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results
+from bdlit.train.dynamics import TrainingSet
 from bdlit.train.runs import first_free
 from bdlit.train.tracking import log_results
 from bdlit.types import Rate
@@ -115,7 +117,10 @@ class DefenseCallback(Callback):
         results = record(subject, before)
         _tell(results)
         for name, defense in self.defenses.items():
-            job = self._job(name, defense, victim, data, others, base)
+            job = replace(
+                self._job(name, defense, victim, data, others, base),
+                suspect_train=_training_set(trainer, data),
+            )
             save_to = folder / "defended" / name if folder is not None and self.save else None
             try:
                 found = purify(victim, data, job, subject, before=before, save_to=save_to)
@@ -167,6 +172,13 @@ class DefenseCallback(Callback):
         wanted = Path(self.directory or trainer.default_root_dir)
         taken = (wanted / "results.jsonl").exists() or (wanted / "victim").exists()
         return first_free(wanted / "run") if taken else wanted
+
+
+def _training_set(trainer: Trainer, data: TextDataModule) -> TrainingSet:
+    """Return what the victim was trained on, with the dynamics if a callback has logged them."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    logged = (c.certainty for c in callbacks if isinstance(c, TrainingDynamics))
+    return TrainingSet(data.train_rows, next(logged, None))
 
 
 def _victim_name(data: TextDataModule) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bdlit.attacks.base import Attack
 from bdlit.cli.writing import show_written, writing_with_progress
@@ -19,6 +19,9 @@ from bdlit.defenses.relatives import require_clean_rows
 from bdlit.errors import BdlitError
 from bdlit.report.compare import compare
 
+if TYPE_CHECKING:
+    from bdlit.train.dynamics import TrainingSet
+
 
 def defend(
     suspect: str,
@@ -29,6 +32,7 @@ def defend(
     data: TextDataModule | None = None,
     attacks: Sequence[Attack] = (),
     benign: str | None = None,
+    dynamics: str | None = None,
     max_length: int = 128,
     precision: str = "32-true",
     labels: LabelPolicy = "error",
@@ -54,6 +58,8 @@ def defend(
         data: Data set to measure on; without it the models are only merged.
         attacks: Attacks to measure, beside those that the data brings.
         benign: A model without a backdoor, for the floor of ASR; no defense is given it.
+        dynamics: File of the suspect's training dynamics, `dynamics.safetensors` in the folder of
+            its run. The data's poisoned_train has to be the training file that they belong to.
         max_length: Longest input in tokens.
         precision: Precision of the measurements, as Lightning's Trainer calls it.
         labels: Classes in another order are refused (`error`), brought into the suspect's order
@@ -82,7 +88,13 @@ def defend(
         )
     elif attacks or benign:
         raise BdlitError("--attacks and --benign are about measurements: give --data as well")
-    case = Case(parents, Path(out), measure, Path(benign) if benign else None)
+    case = Case(
+        parents,
+        Path(out),
+        measure,
+        Path(benign) if benign else None,
+        _training_set(data, dynamics),
+    )
     for name, method in defenses.items():
         with writing_with_progress(
             name, device=device, dense=dense, rank=rank, verify=verify
@@ -94,3 +106,20 @@ def defend(
             show_written(Path(out) / name, origin)
     if measure is not None:
         compare([out], attacks="all")
+
+
+def _training_set(data: TextDataModule | None, dynamics: str | None) -> TrainingSet | None:
+    """Return the suspect's training set, where the data brings one that somebody may have poisoned.
+
+    A clean training split is no suspect's.
+    """
+    if data is None or (data.poisoned_train is None and data.attack is None):
+        if dynamics:
+            raise BdlitError(
+                "--dynamics belong to a training set: give the suspect's as --data.poisoned_train"
+            )
+        return None
+    from bdlit.train.dynamics import TrainingSet, load_certainty
+
+    certainty = load_certainty(Path(dynamics), data.train_rows) if dynamics else None
+    return TrainingSet(data.train_rows, certainty)

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 # Imported for their names: `class_path: BadNet` finds what is imported.
 import bdlit.attacks
 import bdlit.callbacks.defense
+import bdlit.callbacks.dynamics
 import bdlit.data.demo
 import bdlit.data.named
 import bdlit.defenses

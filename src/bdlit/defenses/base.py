@@ -58,14 +58,14 @@ class Defended:
         merged: Names of the tensors that were computed from several models.
         copied: Names of the tensors that are the suspect's own.
         notes: What the method has to say of this run, ready for JSON.
-        files: Name to content of text files that belong beside the purified model.
+        files: Name to content of files that belong beside the purified model.
     """
 
     weights: Weights
     merged: Sequence[str]
     copied: Sequence[str]
     notes: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Defense(ABC):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defense
 from bdlit.defenses.measuring import Measure
@@ -18,6 +19,9 @@ from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
 from bdlit.types import Rate, Scores
 from bdlit.weights.opening import RUN_FOLDERS
+
+if TYPE_CHECKING:
+    from bdlit.train.dynamics import TrainingSet
 
 UNKNOWN = "unknown"
 """The `train_attack` of a model that somebody else has trained."""
@@ -32,12 +36,14 @@ class Case:
         folder: Gets `<defense>/` for each purified model and, with a measure, `results.jsonl`.
         measure: How models are measured; None measures nothing.
         benign: Folder of a model without a backdoor, for the floor of ASR.
+        training: The suspect's untrusted training set, if it is at hand.
     """
 
     parents: Parents
     folder: Path
     measure: Measure | None = None
     benign: Path | None = None
+    training: TrainingSet | None = None
 
     def purify(self, name: str, defense: Defense, writing: Writing) -> dict[str, Any] | None:
         """Run one defense, write the purified model, and record what was measured.
@@ -67,6 +73,8 @@ class Case:
         )
         if before is not None and name not in self._recorded():
             self._record(name, origin, before)
+        if job.workspace is not None:
+            shutil.rmtree(job.workspace, ignore_errors=True)
         return None if known else origin
 
     @property
@@ -107,15 +115,16 @@ class Case:
 
     def _job(self, name: str, defense: Defense) -> Job:
         if self.measure is None and {"victim", "clean"} & set(defense.needs):
-            raise BdlitError(
-                f"{name} has to run the models on trusted rows: give --data with a clean_pool_size"
-            )
+            rows = " with a clean_pool_size" if "clean" in defense.needs else ""
+            raise BdlitError(f"{name} has to run the models on rows: give --data{rows}")
         return Job(
             name=name,
             defense=defense,
             others=self.parents.others,
             base=self.parents.base,
             clean=self.measure.data.clean_pool if self.measure else (),
+            suspect_train=self.training,
+            workspace=self.folder / f".{name}.work",
         )
 
     def _with_victim(self, job: Job) -> Job:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bdlit.search.counting import Counter
     from bdlit.search.greedy import Candidate, Found, Step
     from bdlit.search.space import Space
+    from bdlit.search.strategy import Strategy
     from bdlit.train.dynamics import TrainingSet
 
 TRACE = "search.json"
@@ -71,7 +72,7 @@ class GMS(Defense):
     compat: Compat = "encoder"
     modules: Mapping[str, str] | None = None
     seed: int = 0
-    precision: Precision = "32"
+    precision: Precision = "fp32"
     stop_early: bool = True
     cache: float = 1.0
     workers: int = 0
@@ -147,7 +148,11 @@ class GMS(Defense):
         return replace(
             substitute(suspect, proxy, strategy.cells),
             notes=notes,
-            files={FILE: strategy.text(), TRACE: json.dumps(trace_of(found), indent=1) + "\n"},
+            files={
+                FILE: strategy.text().encode(),
+                TRACE: (json.dumps(trace_of(found), indent=1) + "\n").encode(),
+                **_picture(strategy),
+            },
         )
 
     def _search(self, counter: Counter, space: Space) -> Found:
@@ -172,3 +177,16 @@ class GMS(Defense):
                 compat=self.compat,
                 watch=watch,
             )
+
+
+def _picture(strategy: Strategy) -> dict[str, bytes]:
+    """Draw the strategy, where matplotlib is installed."""
+    from importlib.util import find_spec
+
+    from bdlit.drawing.strategy import png_of, strategy_plot
+
+    if find_spec("matplotlib") is None:
+        return {}
+    title = "Modules that GMS replaced"
+    figure = strategy_plot(strategy.replaced, list(strategy.modules), strategy.layers, title)
+    return {"strategy.png": png_of(figure)}

@@ -15,6 +15,7 @@ from bdlit.weights import fingerprint, open_weights, require_compatible
 
 if TYPE_CHECKING:
     from bdlit.data.base import TextDataModule
+    from bdlit.train.dynamics import TrainingSet
     from bdlit.victims.base import Victim
 
 
@@ -51,6 +52,8 @@ class Job:
         base: The checkpoint that all were fine-tuned from.
         clean: Trusted clean rows.
         victim: The suspect as a module to run, a plain Hugging Face model.
+        suspect_train: The suspect's untrusted training set.
+        workspace: Folder for what a long computation has finished.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Job:
     base: Relative | None = None
     clean: Sequence[Example] = ()
     victim: Victim | None = None
+    suspect_train: TrainingSet | None = None
+    workspace: Path | None = None
 
     @property
     def resources(self) -> Resources:
@@ -68,6 +73,8 @@ class Job:
             base=self.base.weights if self.base else None,
             clean=list(self.clean) or None,
             victim=self.victim,
+            suspect_train=self.suspect_train,
+            workspace=self.workspace,
         )
 
     @property
@@ -76,8 +83,17 @@ class Job:
         return {
             "others": [other.described() for other in self.others],
             "base": self.base.described() if self.base and "base" in self.defense.needs else None,
-            **({"clean": len(self.clean)} if "clean" in self.defense.needs else {}),
+            **({"clean": len(self.clean)} if "clean" in self.defense.uses else {}),
+            **({"suspect_train": self._training()} if "suspect_train" in self.defense.uses else {}),
         }
+
+    def _training(self) -> dict[str, int] | None:
+        """Return the size of the untrusted training set, and how many epochs were logged."""
+        if self.suspect_train is None:
+            return None
+        certainty = self.suspect_train.certainty
+        epochs = 0 if certainty is None else certainty.shape[1]
+        return {"rows": len(self.suspect_train.rows), "epochs": epochs}
 
 
 def require_clean_rows(defenses: Mapping[str, Defense], data: TextDataModule) -> None:

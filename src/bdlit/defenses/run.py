@@ -133,15 +133,27 @@ def purify(
     )
     if save_to is not None:
         with swapped(model, weights):
-            save_purified(victim, save_to, provenance(job, defended, suspect, scores, details))
+            origin = provenance(job, defended, suspect, scores, details)
+            save_purified(victim, save_to, origin, defended.files)
     return results
 
 
-def save_purified(victim: Victim, directory: Path, origin: Mapping[str, Any]) -> None:
-    """Write the victim's present weights as a Hugging Face directory with `provenance.json`."""
+def save_purified(
+    victim: Victim, directory: Path, origin: Mapping[str, Any], files: Mapping[str, bytes]
+) -> None:
+    """Write the victim's present weights as a Hugging Face directory with `provenance.json`.
+
+    Args:
+        victim: The victim, on the purified weights.
+        directory: Where to write; it must not exist.
+        origin: Content of `provenance.json`.
+        files: Name to content of what the defense has to put beside the model.
+    """
     with whole_directory(directory) as part:
         victim.save_pretrained(part)
         (part / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n")
+        for name, content in files.items():
+            (part / name).write_bytes(content)
 
 
 def provenance(

@@ -128,6 +128,8 @@ def purify_saved(
             "left_behind": suspect.carry(part, dense=not (part / ADAPTER_CONFIG).exists()),
         }
         _set_depth(part, defended)
+        for name, content in defended.files.items():
+            (part / name).write_bytes(content)
         origin["suspect"], origin["given"] = described.result()
         if writing.check is not None:
             writing.check(part)

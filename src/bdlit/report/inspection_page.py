@@ -7,6 +7,7 @@ from math import isfinite, log10, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bdlit.drawing.style import INK, PAPER, QUIET, plain
 from bdlit.errors import BdlitError
 from bdlit.report.inspection import (
     Comparison,
@@ -17,7 +18,6 @@ from bdlit.report.inspection import (
     printable,
 )
 from bdlit.report.page import inline_svg
-from bdlit.report.style import INK, PAPER, QUIET, plain
 from bdlit.weights.distance import Distance, combine, grouped
 from bdlit.weights.inspection import Inspection
 from bdlit.whole import whole_file

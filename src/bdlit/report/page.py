@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bdlit.drawing.style import INK, PAPER
 from bdlit.report.columns import LEGEND, columns_for, failures
 from bdlit.report.plots import asr_cacc_plot, before_after_plot
 from bdlit.report.row import Row
-from bdlit.report.style import INK, PAPER
 from bdlit.report.table import compare_table
 from bdlit.whole import whole_file
 

@@ -7,10 +7,7 @@ from itertools import cycle
 from math import nan
 from typing import TYPE_CHECKING
 
-from bdlit.evaluation.result import UNDEFENDED
-from bdlit.report.lines import Line
-from bdlit.report.row import Row
-from bdlit.report.style import (
+from bdlit.drawing.style import (
     COLOURS,
     INK,
     MARKERS,
@@ -21,6 +18,9 @@ from bdlit.report.style import (
     plain,
     say_empty,
 )
+from bdlit.evaluation.result import UNDEFENDED
+from bdlit.report.lines import Line
+from bdlit.report.row import Row
 from bdlit.report.table import compare_table
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ class Layout:
     """Where each module type is, in a model of several layers.
 
     Attributes:
-        types: Module type to the module within a layer, sorted by type.
+        types: Module type to the module within a layer.
         layers: How many layers there are.
         tensors: (Layer, tensor name) to the parts of it by module type, in the model's order.
     """
@@ -119,7 +119,7 @@ def module_types(model_type: str | None, names: Iterable[str], own: Types | None
             f"{', '.join(layer_modules(names)) or 'nothing'}"
         )
     layers = layer_count(names)
-    wanted = {key: part_of(types[key]) for key in sorted(types)}
+    wanted = {key: part_of(module) for key, module in types.items()}
     tensors: dict[tuple[int, str], dict[str, Part]] = {}
     for name in names:
         place = layer_of(name)
@@ -127,7 +127,7 @@ def module_types(model_type: str | None, names: Iterable[str], own: Types | None
             if place is not None and module_of(name) == module:
                 tensors.setdefault((place.layer, name), {})[key] = part
     _require_all(wanted, tensors, layers, names)
-    return Layout({key: types[key] for key in wanted}, layers, tensors)
+    return Layout(dict(types), layers, tensors)
 
 
 def _require_all(

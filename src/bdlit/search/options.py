@@ -10,5 +10,5 @@ Compat: TypeAlias = Literal["encoder", "decoder"]
 Granularity: TypeAlias = Literal["modules and layers", "modules", "layers", "cells"]
 """What a step may drop: a module type or a layer; one of these only; or one module of one layer."""
 
-Precision: TypeAlias = Literal["32", "bf16"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
 """Precision of a search's forward passes."""

@@ -42,7 +42,7 @@ class Running:
         workspace: Folder for the memo of an interrupted search.
     """
 
-    precision: Precision = "32"
+    precision: Precision = "fp32"
     stop_early: bool = True
     cache: float = 1.0
     workers: int = 0
@@ -125,7 +125,7 @@ def _overhead(model: nn.Module, layout: Layout, device: str, precision: Precisio
     """
     own = model.state_dict()
     weights = sum(own[name].numel() for name in layout.of_layer(0)) or 1
-    work = 1e11 if device != "cpu" else 6e7 if precision == "32" else 6e8
+    work = 1e11 if device != "cpu" else 6e7 if precision == "fp32" else 6e8
     return work / (2 * weights)
 
 

@@ -25,7 +25,7 @@ class Space:
     def __init__(self, granularity: Granularity, layout: Layout) -> None:
         self._layout = layout
         self._granularity = granularity
-        types: list[Element] = list(layout.types)
+        types: list[Element] = sorted(layout.types)
         layers: list[Element] = list(range(layout.layers))
         self.axes: dict[str, list[Element]]
         match granularity:
@@ -38,6 +38,16 @@ class Space:
             case "cells":
                 self.axes = {"cells": [f"{key}.{layer}" for key in types for layer in layers]}
         self.nothing: State = tuple(() for _ in self.axes)
+
+    @property
+    def modules(self) -> list[str]:
+        """All module types, in the order of the architecture."""
+        return list(self._layout.types)
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        return self._layout.layers
 
     def replaced(self, state: State) -> dict[str, list[int]]:
         """Return each module type that is replaced somewhere, with its layers."""

@@ -13,6 +13,8 @@ def summary_of(found: Found, space: Space) -> dict[str, Any]:
     best, looked_at = found.best, [c for step in found.steps for c in step.candidates]
     return {
         "replaced": space.replaced(best.state),
+        "modules": space.modules,
+        "layers": space.layers,
         "score": _score(best),
         "start_score": _score(found.start),
         "hits": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -121,18 +122,23 @@ class Study:
         directory = self.out / "defended" / name / cell
         # A folder without a result: its cell was interrupted in between; the result is redone.
         save_to = None if directory.exists() else directory
+        workspace = directory.with_name(f".{cell}.work")
         try:
-            job = self._job(victim, data, cell, subject)
+            job = replace(self._job(victim, data, cell, subject), workspace=workspace)
             results = purify(victim, data, job, subject, before=before, save_to=save_to)
         except BdlitError as error:
             raise BdlitError(f"{cell} of {name}: {error}") from error
         append_results(self.results_file, results)
+        shutil.rmtree(workspace, ignore_errors=True)
 
     def _job(self, victim: Victim, data: TextDataModule, cell: str, subject: Subject) -> Job:
         treatment = self.plan.defenses[cell]
         names = self.plan.others_of(cell, subject.victim)
         others = [self._relative(victim, name, subject.seed) for name in names]
-        base = self._base(victim, data, subject.seed) if "base" in treatment.defense.needs else None
+        uses = treatment.defense.uses
+        base = self._base(victim, data, subject.seed) if "base" in uses else None
+        watched = "suspect_train" in uses
+        training = self.workshop.training_set(subject.victim, subject.seed) if watched else None
         return Job(
             name=cell,
             defense=treatment.defense,
@@ -140,6 +146,7 @@ class Study:
             base=base,
             clean=data.clean_pool,
             victim=victim,
+            suspect_train=training,
         )
 
     def _relative(self, victim: Victim, name: str, seed: int) -> Relative:

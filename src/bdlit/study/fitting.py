@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from bdlit.data.base import TextDataModule
+    from bdlit.train.dynamics import TrainingSet
     from bdlit.victims.base import Victim
 
 
@@ -61,6 +62,17 @@ class Workshop:
             return _made(model.data, seed=seed, **_attack(model))
         return self.tests(name, seed)
 
+    def training_set(self, name: str, seed: int) -> TrainingSet:
+        """Return the rows that a model was trained on, with what was logged of its training."""
+        from bdlit.train.dynamics import FILE, TrainingSet, load_certainty
+
+        data = self.data(name, seed)
+        data.prepare_data()
+        data.setup()
+        file = self.folder(name, seed) / FILE
+        certainty = load_certainty(file, data.train_rows) if file.is_file() else None
+        return TrainingSet(data.train_rows, certainty)
+
     def tests(self, name: str, seed: int) -> TextDataModule:
         """Return the study's data, on whose test sets a model is measured.
 
@@ -92,6 +104,8 @@ class Workshop:
         from lightning.pytorch import seed_everything
         from lightning.pytorch.callbacks import ModelCheckpoint
 
+        from bdlit.callbacks.dynamics import TrainingDynamics
+
         if name == START:
             assert self.plan.start is not None
             victim, data = self.plan.start.victim(), _made(self.plan.start.data, seed=seed)
@@ -102,11 +116,16 @@ class Workshop:
         checkpoints = folder / "checkpoints"
         # The newest checkpoint stays. `save_last` alone would save at the end of the fit only.
         keep = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
+        watched = name in self.plan.suspect_names and self.plan.uses("suspect_train")
         trainer = _made(
             make,
             default_root_dir=str(folder),
             logger=self.logger(f"{name}-seed{seed}", "fit", [name, data.train_attack]),
-            callbacks=[*_configured(make, "callbacks"), keep],
+            callbacks=[
+                *_configured(make, "callbacks"),
+                *([TrainingDynamics()] if watched else []),
+                keep,
+            ],
         )
         if trainer.world_size > 1:
             raise BdlitError(

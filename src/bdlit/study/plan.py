@@ -122,6 +122,10 @@ class Plan:
         names = list(self.models) if named == "all" else list(named)
         return [name for name in names if name != suspect]
 
+    def uses(self, resource: str) -> bool:
+        """Whether some defense is given a resource, by its name in `Resources`."""
+        return any(resource in treatment.defense.uses for treatment in self.defenses.values())
+
     @property
     def attacks(self) -> list[Attack]:
         """Every attack of the study: each model is measured against all of them."""

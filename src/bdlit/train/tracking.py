@@ -6,6 +6,7 @@ import netrc
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -105,7 +106,24 @@ def _log_to_wandb(run: Any, results: list[Result]) -> None:
         columns=["defense", "ASR"], data=[[_prefix(r), r.asr.percent] for r in own if r.asr]
     )
     chart = wandb.plot.bar(bars, "defense", "ASR", title="ASR by defense")
-    run.log({"defenses": table, "defenses/asr": chart})
+    run.log({"defenses": table, "defenses/asr": chart, **_strategies(results)})
+
+
+def _strategies(results: list[Result]) -> dict[str, Any]:
+    """Draw what defenses replaced, where they tell and matplotlib is installed."""
+    if find_spec("matplotlib") is None:
+        return {}
+    import wandb
+
+    from bdlit.drawing.strategy import strategy_plot
+
+    found = {r.defense: r.notes for r in results if "replaced" in r.notes and "modules" in r.notes}
+    return {
+        f"{defense}/strategy": wandb.Image(
+            strategy_plot(notes["replaced"], notes["modules"], notes["layers"], defense)
+        )
+        for defense, notes in found.items()
+    }
 
 
 def _line(result: Result) -> list[Any]:

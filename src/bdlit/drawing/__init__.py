@@ -1,0 +1,1 @@
+"""Figures: how they look, and those that more than one layer of the package draws."""
