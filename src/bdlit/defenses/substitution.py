@@ -48,6 +48,8 @@ class ModuleSubstitution(Defense):
                 f"the strategy {self.strategy} is for {strategy.layers} layers, and the suspect "
                 f"has {depth}: give the strategy of a model of the same depth"
             )
+        if not strategy.cells:
+            raise BdlitError(f"the strategy {self.strategy} replaces nothing: give another")
         return substitute(suspect, donor, strategy.cells)
 
 

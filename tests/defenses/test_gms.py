@@ -1,0 +1,213 @@
+"""GMS as a defense: its proxy sets, its files, its doors, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bdlit.attacks import BadNet
+from bdlit.callbacks import DefenseCallback, TrainingDynamics
+from bdlit.cli import main
+from bdlit.data.demo import DemoReviews
+from bdlit.defenses import GMS, ModuleSubstitution, Resources, run_defense
+from bdlit.errors import BdlitError
+from bdlit.evaluation import read_results
+from bdlit.merging import substitute
+from bdlit.rows import write_jsonl
+from bdlit.search.strategy import load_strategy
+from bdlit.train.dynamics import TrainingSet
+from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.weights import fingerprint, open_weights
+from conftest import tiny_trainer
+
+FEW = GMS(suspect_rows=12, clean_rows=20)
+
+
+def demo(**options):
+    sizes = {"train_size": 96, "validation_size": 0, "test_size": 20}
+    return DemoReviews(**{**sizes, "attack": BadNet(), **options})
+
+
+@pytest.fixture(scope="module")
+def run(tiny_start, tmp_path_factory):
+    """One fit with its dynamics and GMS after it."""
+    folder = tmp_path_factory.mktemp("gms")
+    victim = ClassifierVictim(str(tiny_start), max_length=64, learning_rate=3e-3)
+    callback = DefenseCallback([FEW], others=[str(tiny_start)])
+    data = demo()
+    tiny_trainer(folder, callbacks=[TrainingDynamics(), callback]).fit(victim, data)
+    return folder, callback, victim, data
+
+
+@pytest.fixture
+def given(run, tiny_start):
+    _, _, victim, data = run
+    return Resources(
+        others=[open_weights(str(tiny_start))],
+        victim=victim,
+        suspect_train=TrainingSet(data.train_rows),
+    )
+
+
+def purify(defense, given):
+    return run_defense(defense, model_weights(given.victim.network()), given)
+
+
+def test_after_fit_it_leaves_model_strategy_trace_and_picture(run, tiny_start):
+    folder, callback, victim, data = run
+    (before, after) = callback.results
+    assert after.error is None
+    assert after.defense == "GMS"
+    out = folder / "defended" / "GMS"
+    strategy = load_strategy(out / "strategy.yaml")
+    assert strategy.replaced == after.notes["replaced"]
+    expected = substitute(model_weights(victim.network()), open_weights(tiny_start), strategy.cells)
+    assert fingerprint(open_weights(out)) == fingerprint(expected)
+    trace = json.loads((out / "search.json").read_text())
+    assert len(trace["steps"]) == after.notes["steps"]
+    assert (out / "strategy.png").read_bytes().startswith(b"\x89PNG")
+    assert after.notes["suspect_set"]["source"] == "training rows ranked by inverse, over 1 epochs"
+    poisoned = after.notes["suspect_set"]["poisoned"]
+    assert 0 <= poisoned <= 12
+    assert json.loads((out / "provenance.json").read_text())["given"]["suspect_train"] == {
+        "rows": len(data.train_rows),
+        "epochs": 1,
+    }
+    assert before.cacc == after.cacc_before
+
+
+def test_its_strategy_is_applied_to_another_victim_without_data(run, tiny_start, given):
+    folder = run[0]
+    file = folder / "defended" / "GMS" / "strategy.yaml"
+    defense = ModuleSubstitution(strategy=str(file))
+    assert defense.needs == ("others",)
+    suspect = {k: v + 1 for k, v in model_weights(given.victim.network()).items()}
+    defended = run_defense(defense, suspect, Resources(others=given.others))
+    names = set(defended.merged)
+    assert names
+    assert names.isdisjoint(defended.copied)
+    for name in suspect:
+        source = given.others[0] if name in names else suspect
+        assert torch.equal(defended.weights[name], source[name])
+    assert not any("embeddings" in name or "classifier" in name for name in names)
+
+
+def test_from_the_same_seed_it_finds_the_same(given):
+    once, again = purify(FEW, given), purify(FEW, given)
+    assert once.notes == again.notes
+    other = purify(replace(FEW, seed=1), given)
+    assert other.notes["clean_set"] != once.notes["clean_set"] or other.notes["hits"]
+
+
+def test_proxy_sets_come_from_where_they_are_told_to(given, run, tmp_path):
+    data = run[3]
+    known = replace(FEW, suspect_from="oracle", suspect_rows=8, clean_from="oracle")
+    oracle = purify(known, given).notes
+    assert oracle["suspect_set"]["poisoned"] == 8
+    assert oracle["clean_set"]["poisoned"] == 0
+    assert oracle["oracle"]
+    with_pool = Resources(
+        others=given.others, victim=given.victim, clean=demo(seed=3).load("train")[:15]
+    )
+    rows = [{"text": row.text, "label": row.label} for row in data.train_rows[:9]]
+    write_jsonl(tmp_path / "suspects.jsonl", rows)
+    own = replace(FEW, suspect_from=str(tmp_path / "suspects.jsonl"), clean_from="pool")
+    notes = purify(own, with_pool).notes  # and no training set is needed
+    assert notes["suspect_set"] == {"rows": 9, "source": "suspects.jsonl", "poisoned": None}
+    assert notes["clean_set"] == {"rows": 15, "source": "pool", "poisoned": 0}
+    for ranking in ("confidence", "variability"):
+        source = purify(replace(FEW, suspect_from=ranking), given).notes["suspect_set"]["source"]
+        assert source == f"training rows ranked by {ranking}, by the suspect as it is"
+
+
+def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsys):
+    folder, callback, _, data = run
+    rows = [
+        {"text": row.text, "label": row.label, "poisoned": row.poisoned} for row in data.train_rows
+    ]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    gms = '{"class_path": "GMS", "init_args": {"suspect_rows": 12, "clean_rows": 20}}'
+    command = [
+        *("defend", "--suspect", str(folder / "victim"), "--others", f"[{tiny_start}]"),
+        *("--defense", gms, "--out", str(tmp_path / "out"), "--data", "DemoReviews"),
+        *("--data.test_size", "20", "--data.validation_size", "0", "--data.train_size", "96"),
+        *("--data.poisoned_train", str(tmp_path / "train.jsonl"), "--max_length", "64"),
+        *(
+            "--dynamics",
+            str(folder / "dynamics.safetensors"),
+            "--attacks",
+            '[{"class_path": "BadNet"}]',
+        ),
+    ]
+    assert main(command) == 0, capsys.readouterr().err
+    undefended, after = read_results(tmp_path / "out" / "results.jsonl")
+    assert after.defense == "GMS"
+    assert undefended.defense == "none"
+    assert after.notes["replaced"] == callback.results[1].notes["replaced"]
+    assert fingerprint(open_weights(tmp_path / "out" / "GMS")) == fingerprint(
+        open_weights(folder / "defended" / "GMS")
+    )
+    assert not list((tmp_path / "out").glob(".*"))  # the memo is gone when all is done
+
+
+@pytest.mark.parametrize(
+    ("defense", "words"),
+    [
+        (replace(FEW, suspect_from="inverted"), "did you mean 'inverse'"),
+        (replace(FEW, clean_from="trian"), "did you mean 'train'"),
+        (replace(FEW, clean_from="pool"), "clean_pool_size"),
+        (replace(FEW, suspect_rows=10**6), "suspect_rows 1000000 is out of range"),
+        (replace(FEW, suspect_from="missing.jsonl"), "missing.jsonl"),
+        (replace(FEW, modules={"Q": "attention.self.queri"}), "in no layer"),
+        (replace(FEW, modules={"Q": "attention.self.query[3/3]"}), "is no module"),
+    ],
+    ids=lambda value: None,
+)
+def test_bad_settings(defense, words, given):
+    with pytest.raises(BdlitError, match=words):
+        purify(defense, given)
+
+
+def test_models_that_do_not_fit(given):
+    for others in ([], [*given.others, *given.others]):
+        with pytest.raises(BdlitError, match=f"was given {len(others)}"):
+            purify(FEW, replace(given, others=others))
+    narrow = {k: v[..., :16] for k, v in given.others[0].items()}
+    with pytest.raises(BdlitError, match="the proxy"):
+        purify(FEW, replace(given, others=[narrow]))
+    with pytest.raises(BdlitError, match="needs the suspect's training set"):
+        purify(FEW, replace(given, suspect_train=None))
+
+
+def test_rows_that_cannot_guide(given):
+    rows = given.suspect_train.rows
+    one_class = TrainingSet([row for row in rows if row.label == 1])
+    with pytest.raises(BdlitError, match="1 class only"):
+        purify(replace(FEW, suspect_rows=3, clean_rows=3), replace(given, suspect_train=one_class))
+
+
+def test_an_unknown_architecture_is_told_how_to_go_on(given, monkeypatch):
+    monkeypatch.setattr(given.victim.network().config, "model_type", "unheard-of")
+    with pytest.raises(BdlitError, match=r"'unheard-of' are unknown.*attention\.self\.query"):
+        purify(FEW, given)
+    own = {"key": "attention.self.key", "value": "attention.self.value"}
+    assert purify(replace(FEW, modules=own), given).notes["modules"] == ["key", "value"]
+
+
+def test_a_strategy_of_another_depth_or_of_nothing(given, tmp_path):
+    file = tmp_path / "s.yaml"
+    suspect = model_weights(given.victim.network())
+
+    def apply(text):
+        file.write_text(text)
+        run_defense(ModuleSubstitution(strategy=str(file)), suspect, given)
+
+    with pytest.raises(BdlitError, match="is for 12 layers, and the suspect has 1"):
+        apply("{layers: 12, modules: {Q: attention.self.query}, replaced: {Q: [11]}}")
+    with pytest.raises(BdlitError, match="is no strategy"):
+        apply("layers: 12")
+    with pytest.raises(BdlitError, match="replaces K"):
+        apply("{layers: 1, modules: {Q: attention.self.query}, replaced: {K: [0]}}")
+    with pytest.raises(BdlitError, match="replaces nothing"):
+        apply("{layers: 1, modules: {Q: attention.self.query}, replaced: {}}")
