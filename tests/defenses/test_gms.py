@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from bdlit.callbacks import DefenseCallback, TrainingDynamics
 from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import GMS, ModuleSubstitution, Resources, run_defense
+from bdlit.defenses.proxy_sets import Given, suspect_set
 from bdlit.errors import BdlitError
 from bdlit.evaluation import read_results
 from bdlit.merging import substitute
 from bdlit.rows import write_jsonl
+from bdlit.search.hybrid import hybrid_as
+from bdlit.search.modules import module_types
+from bdlit.search.space import Space
 from bdlit.search.strategy import load_strategy
-from bdlit.train.dynamics import TrainingSet
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.train.dynamics import TrainingSet, measure_certainty
+from bdlit.victims import ClassifierVictim, model_weights, swapped
 from bdlit.weights import fingerprint, open_weights
 from conftest import tiny_trainer
 
@@ -119,6 +124,24 @@ def test_proxy_sets_come_from_where_they_are_told_to(given, run, tmp_path):
     for ranking in ("confidence", "variability"):
         source = purify(replace(FEW, suspect_from=ranking), given).notes["suspect_set"]["source"]
         assert source == f"training rows ranked by {ranking}, by the suspect as it is"
+
+
+def test_disputed_rows_are_those_that_the_proxys_modules_deny(given):
+    model, rows = given.victim.network(), given.suspect_train.rows
+    own, layout = model_weights(model), module_types("bert", model_weights(model))
+    space = Space("layers", layout)
+    hybrid = dict(substitute(own, given.others[0], space.cells(space.everything)))
+    certainty = measure_certainty(given.victim, rows)
+    with swapped(model, hybrid):
+        fall = (certainty - measure_certainty(given.victim, rows)).tolist()
+    expected = [rows[i] for i in sorted(range(len(rows)), key=lambda i: -fall[i])[:12]]
+    start = partial(hybrid_as, model, given.others[0], layout, space.taken(space.everything))
+    found = suspect_set(
+        Given(given.victim, given.suspect_train, None, start), "disagreement", 12, seed=0
+    )
+    assert found.rows == expected
+    notes = purify(replace(FEW, suspect_from="disagreement"), given).notes
+    assert notes["suspect_set"] == found.described()
 
 
 def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsys):

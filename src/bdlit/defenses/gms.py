@@ -41,8 +41,9 @@ class GMS(Defense):
         patience: Steps without improvement that end the search.
         suspect_from: How suspect training rows are found: `inverse`, `confidence` or `variability`
             of the probability of their labels over the epochs of training (over the suspect itself
-            where nobody logged them), `oracle` (true poisoned rows: an upper bound, no defense), or
-            a file of rows.
+            where nobody logged them); `disagreement`, those whose label the suspect is surer of
+            than the hybrid with everything replaced; `oracle` (true poisoned rows: an upper bound,
+            no defense); or a file of rows.
         suspect_rows: How many suspect rows.
         clean_from: Where clean rows come from: `train` (drawn from the untrusted training set),
             `pool` (the data's trusted rows), `oracle` (true clean rows), or a file of rows.
@@ -59,7 +60,8 @@ class GMS(Defense):
     Reference: Tong et al. 2025, "Cut the Deadwood Out: Backdoor Purification via Guided Module
         Substitution", arXiv:2412.20476.
     Deviation: One rule for encoders and decoders, where the published codes differ; ties have an
-        order; suspect rows are ranked in float64; scores are exact fractions.
+        order; suspect rows are ranked in float64; scores are exact fractions. `disagreement` is
+        not in the paper.
     """
 
     alpha: float = 0.4
@@ -104,6 +106,7 @@ class GMS(Defense):
                 modules are unknown.
         """
         from bdlit.defenses.proxy_sets import Given, clean_set, suspect_set
+        from bdlit.search.hybrid import hybrid_as
         from bdlit.search.modules import module_types
         from bdlit.search.running import Running, counter_of
         from bdlit.search.space import Space
@@ -113,7 +116,13 @@ class GMS(Defense):
         proxy = one_proxy(others, self.name)
         layout = module_types(victim.network().config.model_type, suspect, self.modules)
         space = Space(self.granularity, layout)
-        given = Given(victim, suspect_train, clean)
+        everything = space.taken(space.everything)
+        given = Given(
+            victim,
+            suspect_train,
+            clean,
+            lambda: hybrid_as(victim.network(), proxy, layout, everything),
+        )
         suspects = suspect_set(given, self.suspect_from, self.suspect_rows, self.seed)
         cleans = clean_set(given, self.clean_from, self.clean_rows, self.seed)
         running = Running(

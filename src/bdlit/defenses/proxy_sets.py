@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +16,7 @@ from bdlit.search.proxy_rows import (
     ProxyRows,
     count_poisoned,
     drawn,
+    highest,
     most_suspicious,
     require_classes,
 )
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
     from bdlit.victims.base import Victim
 
 SuspectSource: TypeAlias = str
-"""`inverse`, `confidence`, `variability`, `oracle`, or a file of rows."""
+"""`inverse`, `confidence`, `variability`, `disagreement`, `oracle`, or a file of rows."""
 
 CleanSource: TypeAlias = str
 """`train`, `pool`, `oracle`, or a file of rows."""
 
 RANKINGS: tuple[Ranking, ...] = ("inverse", "confidence", "variability")
+DISAGREEMENT = "disagreement"
 ORACLE = "oracle"
 
 
@@ -45,11 +48,13 @@ class Given:
         victim: The suspect as a module, on its device.
         training: Its untrusted training set, if it is at hand.
         pool: Trusted clean rows, if there are any.
+        start: Puts the search's first hybrid, with everything replaced, in the victim's place.
     """
 
     victim: Victim
     training: TrainingSet | None
     pool: Sequence[Example] | None
+    start: Callable[[], AbstractContextManager[object]]
 
 
 def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> ProxyRows:
@@ -73,9 +78,13 @@ def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> P
             rows = [training.rows[position] for position in positions]
             how = f"training rows ranked by {ranking}, {where}"
             return ProxyRows(rows, how, count_poisoned(rows, known))
+    if source == DISAGREEMENT:
+        rows = _disputed(given, training, count)
+        how = "training rows that the suspect is surer of than the first hybrid"
+        return ProxyRows(rows, how, count_poisoned(rows, known))
     raise BdlitError(
         f"suspect_from '{source}' is neither a ranking nor a file: "
-        f"{did_you_mean(source, [*RANKINGS, ORACLE])}"
+        f"{did_you_mean(source, [*RANKINGS, DISAGREEMENT, ORACLE])}"
     )
 
 
@@ -124,6 +133,20 @@ def _training(given: Given, setting: str) -> TrainingSet:
             "poisoned_train, or files of rows as suspect_from and clean_from"
         )
     return given.training
+
+
+def _disputed(given: Given, training: TrainingSet, count: int) -> list[Example]:
+    """Return the rows whose certainty falls most when the proxy's modules take over.
+
+    What the suspect has learned and a clean model of the task denies is poison, or noise.
+    """
+    from bdlit.train.dynamics import measure_certainty
+
+    suspect = measure_certainty(given.victim, training.rows)
+    with given.start():
+        hybrid = measure_certainty(given.victim, training.rows)
+    positions = highest(suspect - hybrid, count)
+    return [training.rows[position] for position in positions]
 
 
 def _poisoned(training: TrainingSet) -> list[Example]:

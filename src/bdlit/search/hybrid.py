@@ -115,3 +115,11 @@ def hybrid_of(
         yield hybrid
     finally:
         hybrid.restore()
+
+
+@contextmanager
+def hybrid_as(model: nn.Module, donor: Weights, layout: Layout, taken: Taken) -> Iterator[None]:
+    """Turn a model into one hybrid for a while."""
+    with hybrid_of(model, donor, layout) as hybrid:
+        hybrid.take(taken)
+        yield

@@ -58,7 +58,6 @@ def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse")
     >>> most_suspicious(torch.tensor([[1.0], [40.0], [39.0]]).double(), 2)
     [1, 2]
     """
-    _require_rows("suspect", count, len(certainty))
     match ranking:
         case "inverse":  # log of the mean of 1 / (1 - p)
             value = certainty.logsumexp(dim=1)
@@ -66,6 +65,16 @@ def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse")
             value = -(-certainty).exp().mean(dim=1)
         case "variability":
             value = -(-torch.expm1(-certainty)).std(dim=1, correction=0)
+    return highest(value, count)
+
+
+def highest(value: Tensor, count: int) -> list[int]:
+    """Return the positions of the highest values, the highest first; ties go to the earlier one.
+
+    Raises:
+        BdlitError: There are not that many values.
+    """
+    _require_rows("suspect", count, len(value))
     order = torch.sort(value, descending=True, stable=True).indices
     return [int(position) for position in order[:count]]
 

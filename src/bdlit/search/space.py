@@ -20,6 +20,7 @@ class Space:
         axes: Names of the axes to their elements, in the order that decides ties: module types by
             name before layers from the lowest on.
         nothing: The state in which nothing is replaced: the victim.
+        everything: The state in which a search starts.
     """
 
     def __init__(self, granularity: Granularity, layout: Layout) -> None:
@@ -38,6 +39,7 @@ class Space:
             case "cells":
                 self.axes = {"cells": [f"{key}.{layer}" for key in types for layer in layers]}
         self.nothing: State = tuple(() for _ in self.axes)
+        self.everything: State = tuple(tuple(elements) for elements in self.axes.values())
 
     @property
     def modules(self) -> list[str]:
