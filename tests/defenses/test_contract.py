@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from bdlit.defenses import (
     Defended,
     Defense,
     Linear,
+    ModuleSubstitution,
     Resources,
     capability_table,
     run_defense,
@@ -21,17 +24,27 @@ from bdlit.defenses import (
 from bdlit.defenses.base import VOCABULARY
 from bdlit.defenses.table import defense_classes
 from bdlit.errors import BdlitError
+from bdlit.search.strategy import Strategy
 from bdlit.weights import fingerprint
 
 OURS = [cls for cls in defense_classes() if cls.__module__.startswith("bdlit.")]
 # Those that run the victim are tested on a real one, each in a file of its own.
-VARIANTS = [cls() for cls in OURS if "victim" not in cls.needs] + [
+
+
+def made(cls):
+    """A defense with its defaults, and the one setting that has none."""
+    return cls(strategy=str(STRATEGY)) if cls is ModuleSubstitution else cls()
+
+
+STRATEGY = Path(mkdtemp()) / "strategy.yaml"
+Strategy(replaced={"F": [0]}, modules={"F": "dense"}, layers=1, about={}).save(STRATEGY)
+VARIANTS = [made(cls) for cls in OURS if "victim" not in cls.needs] + [
     TIES(trim="tensor", head="merge"),
     DARE(merge="ties"),
     DARE(head="keep_suspect"),
 ]
 by_class = pytest.mark.parametrize("cls", OURS, ids=lambda cls: cls.__name__)
-by_variant = pytest.mark.parametrize("defense", VARIANTS, ids=repr)
+by_variant = pytest.mark.parametrize("defense", VARIANTS, ids=lambda defense: defense.name)
 
 
 def state(seed):
@@ -46,7 +59,7 @@ def state(seed):
 
 def resources(defense):
     others = [state(1), state(2)]
-    between = isinstance(defense, (Linear, SLERP))  # of two models
+    between = isinstance(defense, (Linear, SLERP, ModuleSubstitution))  # of two models
     return Resources(others=others[:1] if between else others, base=state(3))
 
 
@@ -88,16 +101,16 @@ def test_needs_are_within_the_vocabulary(cls):
 
 @by_class
 def test_a_missing_need_is_told_by_name(cls):
-    with pytest.raises(BdlitError, match=f"{cls().name} needs {', '.join(cls.needs)}: give"):
-        run_defense(cls(), state(0), Resources())
+    with pytest.raises(BdlitError, match=f"{made(cls).name} needs {', '.join(cls.needs)}: give"):
+        run_defense(made(cls), state(0), Resources())
 
 
 @by_class
 def test_settings_are_frozen_and_documented(cls):
     with pytest.raises(AttributeError):
-        cls().head = "other"
+        made(cls).head = "other"
     assert "Reference:" in cls.__doc__
-    assert cls().name
+    assert made(cls).name
 
 
 def test_a_need_outside_the_vocabulary_fails_when_the_class_is_made():
