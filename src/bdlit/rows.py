@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from bdlit.errors import BdlitError
+from bdlit.types import Example
 from bdlit.whole import whole_file
 
 Row: TypeAlias = dict[str, Any]
@@ -66,6 +68,19 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     with whole_file(path) as part:
         dump_jsonl(part, rows)
+
+
+def rows_hash(rows: Iterable[Example]) -> str:
+    """Return a hash of the texts and labels of rows, in their order.
+
+    >>> rows = [Example("so bad", 0)]
+    >>> rows_hash(rows) == rows_hash([Example("so bad", 0, poisoned=True)])
+    True
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.text, row.text_pair, row.label]).encode())
+    return digest.hexdigest()
 
 
 def dump_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

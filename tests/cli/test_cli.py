@@ -198,6 +198,12 @@ def test_bad_settings_end_in_one_line(name, tmp_path, capsys, monkeypatch):
     assert expected in fails(capsys, "fit", "--config", fit_file(tmp_path), option)
 
 
+def test_an_unknown_defense_is_told_and_nothing_else(capsys):
+    said = fails(capsys, "defend", "--suspect=a", "--out=b", "--defense=WAGG")
+    assert said.endswith("unknown class 'WAGG': did you mean 'WAG'?")
+    assert "path" not in said
+
+
 def test_a_missing_config_is_told(capsys, tmp_path):
     assert "nowhere.yaml" in fails(capsys, "fit", "--config", tmp_path / "nowhere.yaml")
     assert "nowhere.yaml" in fails(capsys, "study", "--config", tmp_path / "nowhere.yaml")

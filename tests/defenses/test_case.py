@@ -2,20 +2,22 @@
 
 import json
 import resource
+import shutil
 import signal
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoTokenizer
 
 from bdlit.attacks import BadNet
 from bdlit.callbacks import DefenseCallback
 from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import TIES, WAG, Fisher
-from bdlit.evaluation import read_results
+from bdlit.evaluation import evaluate, read_results
 from bdlit.victims import ClassifierVictim
-from bdlit.weights import open_weights
-from conftest import tiny_trainer
+from bdlit.weights import fingerprint, open_weights
+from conftest import TINY, inspected, tiny_trainer
 from launch import bdlit
 
 DATA = {"train_size": 96, "validation_size": 0, "test_size": 60, "clean_pool_size": 8}
@@ -70,6 +72,10 @@ def test_the_command_gives_what_the_callback_gave(run, tiny_start, tmp_path, cap
             open_weights(f / name) for f in (tmp_path / "out", run / "run" / "defended")
         )
         assert all(torch.allclose(found[n], expected[n], atol=1e-6) for n in expected)
+
+    (log,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    summary = inspected(log)["summary"]
+    assert summary["WAG/asr/badnet"] == by_command["WAG"].asr.percent
 
     # Once more: what is finished is not done again, and nothing is recorded twice.
     before = (tmp_path / "out" / "results.jsonl").read_bytes()
@@ -147,3 +153,35 @@ def test_a_full_disk_leaves_nothing_half_written(run, tmp_path):
     assert "cannot write" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["tokenizer given", "tokenizer learned"])
+def test_a_lightning_checkpoint_comes_out_as_a_directory(run, tiny_start, tmp_path, learned):
+    if learned:
+        victim = ClassifierVictim(config=TINY, max_length=64)
+    else:
+        victim = ClassifierVictim(str(tiny_start), max_length=64)
+    trainer = tiny_trainer(tmp_path, limit_train_batches=1)
+    trainer.fit(victim, DemoReviews(**DATA, attack=BadNet()))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    victim.export(tmp_path / "model")
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "model", other)
+    for name, suspect in (("a", "last.ckpt"), ("b", "model")):
+        command = ["--suspect", tmp_path / suspect, "--others", f"[{other}]", "--defense=WAG"]
+        assert main(["merge", *map(str, command), f"--out={tmp_path / name}", "--verify"]) == 0
+    found, expected = (open_weights(tmp_path / name) for name in "ab")
+    assert fingerprint(found) == fingerprint(expected)
+    ours, theirs = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("a", "model"))
+    assert ours.get_vocab() == theirs.get_vocab()
+    configs = [AutoConfig.from_pretrained(tmp_path / name) for name in ("a", "model")]
+    assert configs[0].id2label == configs[1].id2label == {0: "negative", 1: "positive"}
+
+    command = ["--suspect", tmp_path / "last.ckpt", "--others", f"[{other}]", "--defense=WAG"]
+    data = ["--data=DemoReviews", *(f"--data.{key}={value}" for key, value in DATA.items())]
+    assert main(["defend", *map(str, command), *data, f"--out={tmp_path / 'out'}"]) == 0
+    suspect, _ = read_results(tmp_path / "out" / "results.jsonl")
+    victim.to("cpu")
+    data_module = DemoReviews(**DATA)
+    data_module.setup()
+    assert suspect.cacc == evaluate(victim, data_module).cacc

@@ -20,6 +20,7 @@ from bdlit.errors import BdlitError
 from bdlit.report.compare import compare
 
 if TYPE_CHECKING:
+    from bdlit.evaluation.result import Result
     from bdlit.train.dynamics import TrainingSet
 
 
@@ -46,8 +47,8 @@ def defend(
     """Purify a saved model by one or several defenses, and measure what that did.
 
     Each purified model is written to OUT/<defense>, with its provenance and a model card. With
-    data, the suspect and every purified model are measured, into OUT/results.jsonl. Run the same
-    command again after an interruption: what is finished is not done again.
+    data, the suspect and every purified model are measured, into OUT/results.jsonl and to W&B. Run
+    the same command again after an interruption: what is finished is not done again.
 
     Args:
         suspect: The model to purify: directory, file, or hub id.
@@ -95,6 +96,7 @@ def defend(
         Path(benign) if benign else None,
         _training_set(data, dynamics),
     )
+    new = False
     for name, method in defenses.items():
         with writing_with_progress(
             name, device=device, dense=dense, rank=rank, verify=verify
@@ -103,9 +105,33 @@ def defend(
         if origin is None:
             print(f"{name}: finished before")
         else:
+            new = True
             show_written(Path(out) / name, origin)
     if measure is not None:
+        if new:
+            _log(case.results, Path(out))
         compare([out], attacks="all")
+
+
+def _log(results: list[Result], folder: Path) -> None:
+    """Log all that is known of the suspect to W&B, as one run."""
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    from bdlit.train.tracking import go_offline_if_needed, log_results
+
+    go_offline_if_needed()
+    suspect = results[0]
+    logger = WandbLogger(
+        project="bdlit",
+        name=suspect.victim,
+        save_dir=str(folder),
+        group=suspect.data,
+        job_type="defend",
+        tags=[suspect.victim],
+    )
+    log_results([logger], results)
+    wandb.finish()
 
 
 def _training_set(data: TextDataModule | None, dynamics: str | None) -> TrainingSet | None:

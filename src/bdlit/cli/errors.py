@@ -81,6 +81,7 @@ def explain(message: str) -> str:
     """
     keys: list[str] = []
     said: list[str] = []
+    unknown: list[str] = []  # says it all: that the name is no path or list either does not matter
     base = owner = ""
     for raw in message.splitlines():
         line = raw.strip().removeprefix("- ").strip()
@@ -92,13 +93,13 @@ def explain(message: str) -> str:
         if found := _IN_CLASS.match(line):
             owner = found["path"]
         elif found := _NO_CLASS.match(line):
-            said.append(_unknown_class(found["name"], base))
+            unknown.append(_unknown_class(found["name"], base))
         elif found := _NO_OPTION.match(line):
-            said.append(_unknown_option(found["name"], owner))
+            unknown.append(_unknown_option(found["name"], owner))
         elif line and not _NOISE.match(line):
             said.append(line)
     where = f"{'.'.join(keys)}: " if keys else ""
-    return where + " ".join(dict.fromkeys(said))
+    return where + " ".join(dict.fromkeys(unknown or said))
 
 
 def _unknown_class(name: str, base: str) -> str:

@@ -18,7 +18,12 @@ from bdlit.defenses.saved import PROVENANCE, Writing, identity_of, purify_saved
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
 from bdlit.types import Rate, Scores
+from bdlit.weights import save_weights
 from bdlit.weights.opening import RUN_FOLDERS
+from bdlit.whole import whole_directory
+
+SUSPECT = "suspect"
+"""Folder of a suspect that came as a Lightning checkpoint, in the form in which it can be run."""
 
 if TYPE_CHECKING:
     from bdlit.train.dynamics import TrainingSet
@@ -78,12 +83,17 @@ class Case:
         return None if known else origin
 
     @property
-    def _results(self) -> Path:
+    def results(self) -> list[Result]:
+        """All that was recorded so far, by this run and earlier ones."""
+        return read_results(self._file) if self._file.exists() else []
+
+    @property
+    def _file(self) -> Path:
         return self.folder / "results.jsonl"
 
     def _recorded(self) -> dict[str, list[Result]]:
         found: dict[str, list[Result]] = {}
-        for result in read_results(self._results) if self._results.exists() else ():
+        for result in self.results:
             found.setdefault(result.defense, []).append(result)
         return found
 
@@ -96,7 +106,7 @@ class Case:
             return Scores(known[0].cacc, {r.attack: r.asr for r in known if r.asr is not None})
         scores = self.measure(self._suspect_folder())
         floor = self.measure(self.benign).asr if self.benign else {}
-        append_results(self._results, record(self._subject(floor), scores))
+        append_results(self._file, record(self._subject(floor), scores))
         return scores
 
     def _record(self, name: str, origin: Mapping[str, Any], before: Scores) -> None:
@@ -111,7 +121,7 @@ class Case:
             copied=len(origin["copied"]),
             **{key: origin[key] for key in ("parameters", "given", "notes", "seconds")},
         )
-        append_results(self._results, results)
+        append_results(self._file, results)
 
     def _job(self, name: str, defense: Defense) -> Job:
         if self.measure is None and {"victim", "clean"} & set(defense.needs):
@@ -135,12 +145,19 @@ class Case:
 
     def _suspect_folder(self) -> Path:
         suspect = self.parents.suspect
-        if suspect.folder is None:
+        if suspect.folder is not None:
+            return suspect.folder
+        if suspect.lightning is None:
             raise BdlitError(
                 f"{suspect.address} has no config.json beside it, so it cannot be run: give the "
                 "directory of the model, or leave --data out"
             )
-        return suspect.folder
+        exported = self.folder / SUSPECT
+        if not exported.exists():
+            with whole_directory(exported) as part:
+                save_weights(suspect.weights, part)
+                suspect.carry(part)
+        return exported
 
     def _subject(self, floor: Mapping[str, Rate]) -> Subject:
         assert self.measure is not None

@@ -17,7 +17,8 @@ from bdlit.defenses.card import model_card
 from bdlit.defenses.relatives import Job, Relative
 from bdlit.errors import BdlitError
 from bdlit.merging.audit import Audit
-from bdlit.types import Scores, Weights
+from bdlit.rows import rows_hash
+from bdlit.types import Example, Scores, Weights
 from bdlit.weights import (
     Adapter,
     AdapterWeights,
@@ -244,8 +245,16 @@ def identity_of(
         "parents": [[name, _files(weights)] for name, weights in parents],
         "keep": list(keep),
         "form": {"dense": writing.dense, "rank": writing.rank},
+        "rows": {name: rows_hash(rows) for name, rows in _rows(job).items()},
     }
     return dict(json.loads(json.dumps(identity)))
+
+
+def _rows(job: Job) -> dict[str, Sequence[Example]]:
+    """Return the rows that the defense is given, by the name of the resource."""
+    training = job.suspect_train
+    rows = {"clean": job.clean, "suspect_train": training.rows if training else ()}
+    return {name: each for name, each in rows.items() if name in job.defense.uses}
 
 
 def _files(weights: Weights) -> list[list[Any]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -83,6 +85,7 @@ class Counter:
         self._suspects = len(suspect)
         self._rows = len(rows)
         self._parts = list(_parts(victim, rows, overhead))
+        self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         self._workers = workers
         self._outcomes: dict[State, Outcome] = {}
@@ -92,6 +95,7 @@ class Counter:
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
+        torch.set_num_threads(self._threads)  # what threads to come begin with
 
     def tally(self, outcome: Outcome) -> Tally:
         """Return the counts of an outcome."""
@@ -132,23 +136,23 @@ class Counter:
             self._parts.sort(key=lambda part: -_share(costs, part))
 
     def _in_turn(self, states: Sequence[State], score: Score) -> list[Outcome]:
-        best = None
+        best: Fraction | None = None
         outcomes = []
         for state in states:
-
-            def hopeless(tally: Tally) -> bool:
-                # Of equal scores the first wins, so a later one has to be better.
-                return best is not None and score.most(tally) <= best  # noqa: B023
-
+            hopeless = partial(self._hopeless, score, best)
             outcome = self._known(state)
             if outcome is None or ("." in outcome and not hopeless(self.tally(outcome))):
-                outcome = self._count(state, hopeless if self._stop_early else lambda tally: False)
+                outcome = self._count(state, hopeless)
                 self._memo.put(self._key(state), outcome)
             tally = self.tally(outcome)
             if score.complete(tally):
-                best = max(score.of(tally), best) if best is not None else score.of(tally)
+                best = score.of(tally) if best is None else max(best, score.of(tally))
             outcomes.append(outcome)
         return outcomes
+
+    def _hopeless(self, score: Score, best: Fraction | None, tally: Tally) -> bool:
+        """Whether a candidate can no longer win: of equal scores, the first one does."""
+        return self._stop_early and best is not None and score.most(tally) <= best
 
     def _key(self, state: State) -> str:
         return json.dumps([sorted(types) for types in self._taken(state)])

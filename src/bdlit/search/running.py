@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bdlit.rows import rows_hash
 from bdlit.search.counting import Counter
 from bdlit.search.hybrid import hybrid_of, layers_of
 from bdlit.search.memo import Memo
 from bdlit.search.options import Precision
 from bdlit.search.prefix import Prefixes
-from bdlit.train.dynamics import rows_hash
 from bdlit.victims.base import model_weights
 from bdlit.weights import fingerprint
 

@@ -7,8 +7,6 @@ float64.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from bdlit.data.buckets import BucketSampler
 from bdlit.errors import BdlitError
-from bdlit.evaluation.evaluate import precision_of
+from bdlit.rows import rows_hash
 from bdlit.types import Example
 from bdlit.whole import whole_file
 
@@ -68,8 +66,9 @@ def certainty_of(logits: Tensor, labels: Tensor) -> Tensor:
 def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int = 128) -> Tensor:
     """Return -log(1 - p) of every row's label under a classifier, float64, shape [rows].
 
-    The model runs in eval mode and in its trainer's precision. Under a process group each process
-    runs its share of the batches, and all get the whole.
+    The model runs in eval mode and in the precision of its weights: rounded logits would make ties
+    of what is to be ranked. Under a process group each process runs its share of the batches, and
+    all get the whole.
 
     Args:
         victim: The model, on its device.
@@ -81,7 +80,7 @@ def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int =
     found = torch.zeros(len(rows), dtype=torch.float64)
     model.eval()
     try:
-        with torch.inference_mode(), precision_of(victim):
+        with torch.inference_mode(), torch.autocast(victim.device.type, enabled=False):
             for indices in BucketSampler(rows, batch_size, shuffle=False):
                 batch = victim.tokenize([rows[i] for i in indices])
                 batch = {name: tensor.to(victim.device) for name, tensor in batch.items()}
@@ -120,14 +119,6 @@ def load_certainty(path: Path, rows: Sequence[Example]) -> Tensor:
             f"({len(rows)} rows): give the very file that the suspect was trained on"
         )
     return certainty
-
-
-def rows_hash(rows: Iterable[Example]) -> str:
-    """Return a hash of texts and labels, in their order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps([row.text, row.text_pair, row.label]).encode())
-    return digest.hexdigest()
 
 
 def _sum_over_processes(found: Tensor, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -274,8 +275,12 @@ class ClassifierVictim(Victim):
     # Checkpoints that can be loaded without the data
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the classes and the tokenizer beside the weights."""
+        """Keep the classes, the tokenizer and the model's configuration beside the weights."""
+        model = self.network()
+        config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
         checkpoint["bdlit_labels"] = list(self.labels or ())
+        checkpoint["bdlit_config"] = json.dumps(config, default=str)
+        checkpoint["bdlit_tokenizer"] = self.tokenizer_address
         if self.tokenizer_address is None and self.tokenizer is not None:
             checkpoint["bdlit_vocabulary"] = self.tokenizer.get_vocab()
 

@@ -13,6 +13,7 @@ from bdlit.errors import BdlitError
 from bdlit.weights.adapter_config import CONFIG_NAME as ADAPTER_CONFIG
 from bdlit.weights.adapters import AdapterWeights
 from bdlit.weights.dense_config import dense_config
+from bdlit.weights.files import Lightning, read_lightning
 from bdlit.weights.opening import downloaded, model_folder, open_weights
 from bdlit.weights.tokenizer import first_difference, read_object, read_tokenizer
 
@@ -34,15 +35,19 @@ class Checkpoint:
         address: Where the user said it is.
         folder: Its directory, with configuration and tokenizer; None for bare weights.
         weights: Its tensors, lazily; those of an adapter are merged into its base.
+        lightning: What a Lightning checkpoint says of itself, where it is one.
     """
 
     address: str
     folder: Path | None
     weights: Weights
+    lightning: Lightning | None = None
 
     @property
     def config(self) -> dict[str, Any]:
         """What `config.json` says, of an adapter that of its base; empty where there is none."""
+        if self.lightning is not None:
+            return dict(self.lightning.config)
         for folder in self._folders():
             if (folder / CONFIG).is_file():
                 content = read_object(folder / CONFIG)
@@ -70,6 +75,8 @@ class Checkpoint:
             The names of what was left behind because it would run code.
         """
         left: list[str] = []
+        if self.lightning is not None:
+            _write_lightning(self.lightning, target)
         for folder in self._folders():  # an adapter's own tokenizer goes before its base's
             left += [path.name for path in sorted(folder.glob("**/*.py"))]
             for path in sorted(folder.iterdir()):
@@ -90,9 +97,9 @@ class Checkpoint:
         """Return where plain files may stand: the model's folder, and the base's of an adapter."""
         folders = [self.folder] if self.folder else []
         if isinstance(self.weights, AdapterWeights) and self.weights.base_address:
-            base = Path(self.weights.base_address)
-            folder = base if base.exists() else downloaded(self.weights.base_address)
-            folders.append(model_folder(folder) if folder.is_dir() else folder.parent)
+            folders.append(_folder_of(self.weights.base_address))
+        if self.lightning is not None and self.lightning.tokenizer:
+            folders.append(_folder_of(self.lightning.tokenizer))
         return folders
 
 
@@ -110,9 +117,11 @@ def open_checkpoint(address: str | Path, *, adapter_base: str | None = None) -> 
     if not path.exists():
         path = downloaded(str(address))
     weights = open_weights(path, base=adapter_base)
+    lightning = read_lightning(path) if path.is_file() else None
     folder = model_folder(path) if path.is_dir() else path.parent
     described = any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
-    return Checkpoint(str(address), folder if described else None, weights)
+    stands_alone = lightning is not None or not described
+    return Checkpoint(str(address), None if stands_alone else folder, weights, lightning)
 
 
 def require_same_vocabulary(suspect: Checkpoint, others: Sequence[Checkpoint]) -> None:
@@ -137,6 +146,22 @@ def require_same_vocabulary(suspect: Checkpoint, others: Sequence[Checkpoint]) -
                 f"{their!r} there, {own!r} here): models can be merged only if they share one "
                 "tokenizer"
             )
+
+
+def _folder_of(address: str) -> Path:
+    """Return the directory of a model that another one names, from the hub if it is not here."""
+    path = Path(address).expanduser()
+    path = path if path.exists() else downloaded(address)
+    return model_folder(path) if path.is_dir() else path.parent
+
+
+def _write_lightning(lightning: Lightning, target: Path) -> None:
+    """Write the configuration, and a tokenizer that was learned, as Hugging Face files."""
+    (target / CONFIG).write_text(json.dumps(lightning.config, indent=2) + "\n")
+    if lightning.vocabulary is not None:
+        from transformers import BertTokenizer
+
+        BertTokenizer(vocab=dict(lightning.vocabulary)).save_pretrained(target)
 
 
 def _is_plain(path: Path) -> bool:

@@ -7,6 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -120,6 +121,34 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if strange:
         raise BdlitError(f"{path} is no state dict: '{strange[0]}' is not a named tensor")
     return {name: tensor.detach() for name, tensor in content.items()}
+
+
+@dataclass(frozen=True)
+class Lightning:
+    """What a Lightning checkpoint of a victim says beside its weights.
+
+    Attributes:
+        config: The content of `config.json`.
+        tokenizer: Hub id or directory of its tokenizer, if it has not learned one.
+        vocabulary: Words and their numbers, of a tokenizer that was learned from the data.
+    """
+
+    config: Mapping[str, Any]
+    tokenizer: str | None = None
+    vocabulary: Mapping[str, int] | None = None
+
+
+def read_lightning(path: Path) -> Lightning | None:
+    """Return what a Lightning checkpoint of a bdlit victim says, or None of any other file."""
+    if path.suffix != ".ckpt":
+        return None
+    content = _unpickled(path)
+    text = content.get("bdlit_config") if isinstance(content, Mapping) else None
+    if text is None:
+        return None
+    return Lightning(
+        json.loads(text), content.get("bdlit_tokenizer"), content.get("bdlit_vocabulary")
+    )
 
 
 def _unpickled(path: Path) -> Any:
