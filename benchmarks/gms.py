@@ -33,6 +33,8 @@ from bdlit.victims import ClassifierVictim, model_weights
 Sets = tuple[Sequence[Example], Sequence[Example]]
 
 SHAPES = {
+    "bert-tiny": {"model_type": "bert", "hidden_size": 128, "num_hidden_layers": 2}
+    | {"num_attention_heads": 2, "intermediate_size": 512},
     "minilm": {"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6}
     | {"num_attention_heads": 12, "intermediate_size": 1536},
     "bert-base": {"model_type": "bert"},

@@ -112,16 +112,18 @@ class GMS(Defense):
         from bdlit.search.space import Space
         from bdlit.search.strategy import FILE, Strategy
         from bdlit.search.trace import summary_of, trace_of
+        from bdlit.victims.base import model_weights
 
         proxy = one_proxy(others, self.name)
-        layout = module_types(victim.network().config.model_type, suspect, self.modules)
+        model = victim.network()
+        layout = module_types(model.config.model_type, model_weights(model), self.modules)
         space = Space(self.granularity, layout)
         everything = space.taken(space.everything)
         given = Given(
             victim,
             suspect_train,
             clean,
-            lambda: hybrid_as(victim.network(), proxy, layout, everything),
+            lambda: hybrid_as(model, proxy, layout, everything),
         )
         suspects = suspect_set(given, self.suspect_from, self.suspect_rows, self.seed)
         cleans = clean_set(given, self.clean_from, self.clean_rows, self.seed)
