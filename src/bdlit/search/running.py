@@ -77,7 +77,7 @@ def counter_of(
     """
     low = torch.bfloat16 if running.precision == "bf16" else None
     kind, model = victim.device.type, victim.network()
-    memo = _memo(victim, proxy, suspect, clean, running)
+    memo = _memo(victim, proxy, suspect, clean, layout, running)
     prefixes = Prefixes(layers_of(model, layout), int(running.cache * 2**30))
 
     def autocast() -> AbstractContextManager[object]:
@@ -134,6 +134,7 @@ def _memo(
     proxy: Weights,
     suspect: Sequence[Example],
     clean: Sequence[Example],
+    layout: Layout,
     running: Running,
 ) -> Memo:
     if running.workspace is None:
@@ -141,6 +142,7 @@ def _memo(
     identity = {
         "models": [fingerprint(model_weights(victim.network())), fingerprint(proxy)],
         "rows": [rows_hash(suspect), rows_hash(clean)],
+        "modules": dict(layout.types),
         "precision": running.precision,
     }
     return Memo(running.workspace / MEMO, identity)
