@@ -116,20 +116,12 @@ def defend(
 def _log(results: list[Result], folder: Path) -> None:
     """Log all that is known of the suspect to W&B, as one run."""
     import wandb
-    from lightning.pytorch.loggers import WandbLogger
 
-    from bdlit.train.tracking import go_offline_if_needed, log_results
+    from bdlit.train.tracking import go_offline_if_needed, log_results, wandb_logger
 
     go_offline_if_needed()
-    suspect = results[0]
-    logger = WandbLogger(
-        project="bdlit",
-        name=suspect.victim,
-        save_dir=str(folder),
-        group=suspect.data,
-        job_type="defend",
-        tags=[suspect.victim],
-    )
+    name, data = results[0].victim, results[0].data
+    logger = wandb_logger(name, folder, group=data, job_type="defend", tags=[name])
     log_results([logger], results)
     wandb.finish()
 

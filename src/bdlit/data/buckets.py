@@ -59,7 +59,7 @@ class BucketSampler(DistributedSampler[list[int]]):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        rank, world = _place()
+        rank, world = place()
         if not self.shuffle:
             return iter(self._eval_batches(world)[rank::world])
         batches = self._train_batches(world)
@@ -71,7 +71,7 @@ class BucketSampler(DistributedSampler[list[int]]):
         return iter([batch[rank::world] for batch in batches])
 
     def __len__(self) -> int:
-        rank, world = _place()
+        rank, world = place()
         if self.shuffle:
             return len(self._sizes(world))
         return len(range(rank, -(-len(self.lengths) // self._eval_size(world)), world))
@@ -115,7 +115,7 @@ class BucketSampler(DistributedSampler[list[int]]):
         return max(1, rows // world)
 
 
-def _place() -> tuple[int, int]:
+def place() -> tuple[int, int]:
     """Return this process's rank and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()

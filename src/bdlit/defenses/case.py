@@ -22,11 +22,11 @@ from bdlit.weights import save_weights
 from bdlit.weights.opening import RUN_FOLDERS
 from bdlit.whole import whole_directory
 
-SUSPECT = "suspect"
-"""Folder of a suspect that came as a Lightning checkpoint, in the form in which it can be run."""
-
 if TYPE_CHECKING:
     from bdlit.train.dynamics import TrainingSet
+
+SUSPECT = "suspect"
+"""Folder of a suspect that came as a Lightning checkpoint, in the form in which it can be run."""
 
 UNKNOWN = "unknown"
 """The `train_attack` of a model that somebody else has trained."""

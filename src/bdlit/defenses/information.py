@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdlit.errors import BdlitError
 from bdlit.progress import progress
-from bdlit.victims.base import model_weights
+from bdlit.victims.base import in_eval_mode, model_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,19 +71,14 @@ def fisher_information(
         for name, own in floats.items()
     }
     size = sum(tensor.numel() for tensor in parameters.values()) * model.config.num_labels
-    training = model.training
-    model.eval()
-    try:
-        # Fused attention has no rule for batches of gradients; its plain form has.
-        with sdpa_kernel(SDPBackend.MATH):
-            parts = list(_by_length(victim, rows, max(1, _BUDGET // size)))
-            with progress("Fisher information") as tell:
-                for done, inputs in enumerate(parts, 1):
-                    for name, squares in _squares(log_probabilities, parameters, inputs).items():
-                        total[name] += squares
-                    tell(done, len(parts))
-    finally:
-        model.train(training)
+    # Fused attention has no rule for batches of gradients; its plain form has.
+    with in_eval_mode(model), sdpa_kernel(SDPBackend.MATH):
+        parts = list(_by_length(victim, rows, max(1, _BUDGET // size)))
+        with progress("Fisher information") as tell:
+            for done, inputs in enumerate(parts, 1):
+                for name, squares in _squares(log_probabilities, parameters, inputs).items():
+                    total[name] += squares
+                tell(done, len(parts))
     return {name: tensor / len(rows) for name, tensor in total.items()}
 
 

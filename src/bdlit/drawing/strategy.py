@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from bdlit.drawing.style import INK, PAPER, QUIET, plain
-from bdlit.errors import BdlitError
+from bdlit.drawing.style import INK, PAPER, QUIET, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,16 +28,11 @@ def strategy_plot(
     Raises:
         BdlitError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.colors import ListedColormap
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise BdlitError('plots need matplotlib: pip install "bdlit[plots]"') from error
+    figure = new_figure(min(2.2 + 0.34 * layers, 18.0), 1.7 + 0.34 * len(modules))
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
     cells = [[float(n in replaced.get(key, ())) for n in range(layers)] for key in modules]
-    size = (min(2.2 + 0.34 * layers, 18.0), 1.7 + 0.34 * len(modules))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.patch.set_facecolor("white")
     axes = figure.subplots()
     axes.pcolormesh(
         cells, cmap=ListedColormap(_COLOURS), vmin=0, vmax=1, edgecolors=PAPER, linewidth=1.5

@@ -29,6 +29,21 @@ COLOURS = (
 MARKERS = "os^DvP<>phd"
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Begin a white figure of a size in inches.
+
+    Raises:
+        BdlitError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BdlitError('plots need matplotlib: pip install "bdlit[plots]"') from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_facecolor("white")
+    return figure
+
+
 def panels(
     names: Sequence[str], columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
@@ -42,14 +57,9 @@ def panels(
     Raises:
         BdlitError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BdlitError('plots need matplotlib: pip install "bdlit[plots]"') from error
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(columns * size[0] + 2.0, rows * size[1]), layout="constrained")
-    figure.patch.set_facecolor("white")
+    figure = new_figure(columns * size[0] + 2.0, rows * size[1])
     every = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in every[len(names) :]:
         axes.remove()

@@ -10,7 +10,7 @@ import torch
 
 from bdlit.data.base import CLEAN
 from bdlit.types import Example, Rate, Scores, Weights
-from bdlit.victims.base import Victim, swapped
+from bdlit.victims.base import Victim, in_eval_mode, swapped
 from bdlit.victims.metrics import HitRate
 
 
@@ -35,15 +35,9 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
         weights: Measure the victim with these weights in place of its own.
     """
     model = victim.network()
-    training = model.training
-    model.eval()
-    try:
-        with swapped(model, weights) if weights is not None else nullcontext():
-            rates = {
-                name: _hit_rate(victim, loader) for name, loader in data.test_dataloader().items()
-            }
-    finally:
-        model.train(training)
+    other = swapped(model, weights) if weights is not None else nullcontext()
+    with in_eval_mode(model), other:
+        rates = {name: _hit_rate(victim, loader) for name, loader in data.test_dataloader().items()}
     return Scores(cacc=rates.pop(CLEAN), asr=rates)
 
 

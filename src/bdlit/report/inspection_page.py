@@ -7,8 +7,7 @@ from math import isfinite, log10, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlit.drawing.style import INK, PAPER, QUIET, plain
-from bdlit.errors import BdlitError
+from bdlit.drawing.style import INK, PAPER, QUIET, new_figure, plain
 from bdlit.report.inspection import (
     Comparison,
     difference_facts,
@@ -67,22 +66,13 @@ def distance_plot(comparison: Comparison) -> Figure:
     whole = grouped(comparison.distances, lambda part: part.module)
     rows = [[*(cells.get((m, layer)) for layer in layers), whole[m]] for m in modules]
     columns = [*map(str, layers), _OUTSIDE]
-    figure = _figure(2.6 + 0.46 * len(columns) + 0.07 * max(map(len, modules)), len(modules))
+    width = 2.6 + 0.46 * len(columns) + 0.07 * max(map(len, modules))
+    figure = new_figure(min(width, 24.0), 1.1 + 0.3 * len(modules))
     axes = figure.subplots()
     _heat(axes, rows)
     axes.set_xticks([i + 0.5 for i in range(len(columns))], columns)
     axes.set_yticks([i + 0.5 for i in range(len(modules))], [plain(printable(m)) for m in modules])
     axes.set_xlabel("layer", color=INK)
-    return figure
-
-
-def _figure(width: float, rows: int) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BdlitError('plots need matplotlib: pip install "bdlit[plots]"') from error
-    figure = Figure(figsize=(min(width, 24.0), 1.1 + 0.3 * rows), layout="constrained")
-    figure.patch.set_facecolor("white")
     return figure
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 import torch.distributed as dist
 
+from bdlit.data.buckets import place
 from bdlit.search.greedy import State
 from bdlit.search.hybrid import Hybrid, Taken
 from bdlit.search.memo import Memo
@@ -112,7 +113,7 @@ class Counter:
 
     def __call__(self, states: Sequence[State], score: Score) -> list[Tally]:
         """Return the tally of each state; those that cannot be the first best may be incomplete."""
-        rank, world = _place()
+        rank, world = place()
         mine = self._in_turn(states[rank::world], score)
         if world == 1:
             outcomes = mine
@@ -249,9 +250,3 @@ def _share(costs: Sequence[bool], part: _Part) -> float:
 
 def _key(state: State) -> str:
     return json.dumps(state)
-
-
-def _place() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1

@@ -37,7 +37,6 @@ class Prefixes:
         self._outputs: dict[Hashable, dict[Path, Any]] = {}
         self._here = threading.local()
         self._lock = threading.Lock()
-        self.layers_run = 0
 
     def run(self, batch: Hashable, path: Path, forward: Callable[[], T]) -> T:
         """Return what `forward` does for a batch, on a model made of `path`."""
@@ -49,7 +48,6 @@ class Prefixes:
         finally:
             run, self._here.run = self._here.run, None
         with self._lock:
-            self.layers_run += len(run.outputs)
             for layer, output in run.outputs.items():
                 if layer + 1 < len(path):  # nobody starts behind the last layer
                     self._keep(batch, path[: layer + 1], output)

@@ -16,11 +16,12 @@ from bdlit.search.hybrid import hybrid_of, layers_of
 from bdlit.search.memo import Memo
 from bdlit.search.options import Precision
 from bdlit.search.prefix import Prefixes
-from bdlit.victims.base import model_weights
+from bdlit.victims.base import in_eval_mode, model_weights
 from bdlit.weights import fingerprint
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from bdlit.search.modules import Layout
     from bdlit.search.space import Space
@@ -83,7 +84,8 @@ def counter_of(
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(kind, low) if low else nullcontext()
 
-    with in_eval_mode(victim), hybrid_of(model, proxy, layout, dtype=low) as hybrid:
+    ready = hybrid_of(model, proxy, layout, dtype=low)
+    with in_eval_mode(model), _without_cache(model), ready as hybrid:
         counter = Counter(
             victim,
             suspect,
@@ -102,17 +104,14 @@ def counter_of(
 
 
 @contextmanager
-def in_eval_mode(victim: Victim) -> Iterator[None]:
-    """Have the network in eval mode and without a cache of keys and values, for a while."""
-    model = victim.network()
-    training, cache = model.training, getattr(model.config, "use_cache", None)
-    model.eval()
+def _without_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Have a decoder keep no keys and values, for a while."""
+    cache = getattr(model.config, "use_cache", None)
     if cache:
         model.config.use_cache = False
     try:
         yield
     finally:
-        model.train(training)
         if cache:
             model.config.use_cache = cache
 

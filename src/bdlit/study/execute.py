@@ -138,7 +138,8 @@ class Study:
         uses = treatment.defense.uses
         base = self._base(victim, data, subject.seed) if "base" in uses else None
         watched = "suspect_train" in uses
-        training = self.workshop.training_set(subject.victim, subject.seed) if watched else None
+        who = subject.victim, subject.seed
+        training = self.workshop.training_set(*who, data) if watched else None
         return Job(
             name=cell,
             defense=treatment.defense,

@@ -62,13 +62,22 @@ class Workshop:
             return _made(model.data, seed=seed, **_attack(model))
         return self.tests(name, seed)
 
-    def training_set(self, name: str, seed: int) -> TrainingSet:
-        """Return the rows that a model was trained on, with what was logged of its training."""
+    def training_set(self, name: str, seed: int, tests: TextDataModule) -> TrainingSet:
+        """Return the rows that a model was trained on, with what was logged of its training.
+
+        Args:
+            name: The model.
+            seed: Its seed.
+            tests: What `tests` gave for it, set up: its training rows are the model's own, unless
+                the model has other data.
+        """
         from bdlit.train.dynamics import FILE, TrainingSet, load_certainty
 
-        data = self.data(name, seed)
-        data.prepare_data()
-        data.setup()
+        data = tests
+        if self.plan.models[name].data is not None:
+            data = self.data(name, seed)
+            data.prepare_data()
+            data.setup()
         file = self.folder(name, seed) / FILE
         certainty = load_certainty(file, data.train_rows) if file.is_file() else None
         return TrainingSet(data.train_rows, certainty)
@@ -141,16 +150,9 @@ class Workshop:
 
     def logger(self, name: str, job_type: str, tags: Sequence[str]) -> Any:
         """Return the W&B logger of one run of the study; the whole study is one group."""
-        from lightning.pytorch.loggers import WandbLogger
+        from bdlit.train.tracking import wandb_logger
 
-        return WandbLogger(
-            project="bdlit",
-            name=name,
-            save_dir=str(self.out),
-            group=self.plan.name,
-            job_type=job_type,
-            tags=list(dict.fromkeys(tags)),
-        )
+        return wandb_logger(name, self.out, group=self.plan.name, job_type=job_type, tags=tags)
 
 
 def _close(trainer: Trainer) -> None:

@@ -21,6 +21,7 @@ from bdlit.data.buckets import BucketSampler
 from bdlit.errors import BdlitError
 from bdlit.rows import rows_hash
 from bdlit.types import Example
+from bdlit.victims.base import in_eval_mode
 from bdlit.whole import whole_file
 
 if TYPE_CHECKING:
@@ -75,18 +76,13 @@ def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int =
         rows: Rows with the labels of training.
         batch_size: Rows per batch.
     """
-    model = victim.network()
-    training = model.training
     found = torch.zeros(len(rows), dtype=torch.float64)
-    model.eval()
-    try:
-        with torch.inference_mode(), torch.autocast(victim.device.type, enabled=False):
-            for indices in BucketSampler(rows, batch_size, shuffle=False):
-                batch = victim.tokenize([rows[i] for i in indices])
-                batch = {name: tensor.to(victim.device) for name, tensor in batch.items()}
-                found[indices] = certainty_of(victim(batch), batch["labels"]).cpu()
-    finally:
-        model.train(training)
+    precise = torch.autocast(victim.device.type, enabled=False)
+    with in_eval_mode(victim.network()), torch.inference_mode(), precise:
+        for indices in BucketSampler(rows, batch_size, shuffle=False):
+            batch = victim.tokenize([rows[i] for i in indices])
+            batch = {name: tensor.to(victim.device) for name, tensor in batch.items()}
+            found[indices] = certainty_of(victim(batch), batch["labels"]).cpu()
     return _sum_over_processes(found, victim.device)
 
 

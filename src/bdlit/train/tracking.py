@@ -13,7 +13,10 @@ from urllib.parse import urlparse
 from bdlit.evaluation.result import UNDEFENDED, Result
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lightning.pytorch.loggers import Logger, WandbLogger
 
 _PATIENCE = 2.0  # seconds to wait for the server
 
@@ -51,6 +54,30 @@ def _stored_key(host: str) -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def wandb_logger(
+    name: str, folder: Path, *, group: str, job_type: str, tags: Sequence[str]
+) -> WandbLogger:
+    """Return the logger of a run that no config describes.
+
+    Args:
+        name: Name of the run.
+        folder: Gets the run's files.
+        group: What it belongs to: a study, or a data set.
+        job_type: `fit`, `measure` or `defend`.
+        tags: Tags; doubles are left out.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+
+    return WandbLogger(
+        project="bdlit",
+        name=name,
+        save_dir=str(folder),
+        group=group,
+        job_type=job_type,
+        tags=list(dict.fromkeys(tags)),
+    )
 
 
 def log_results(loggers: list[Logger], results: list[Result]) -> None:

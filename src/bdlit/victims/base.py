@@ -212,6 +212,17 @@ def model_weights(model: nn.Module) -> Weights:
 
 
 @contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Have a model in eval mode for a while; it is in its own mode when the block ends."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
 def swapped(model: nn.Module, weights: Weights) -> Iterator[None]:
     """Run the model on other weights for a while, without a copy of either.
 
