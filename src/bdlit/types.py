@@ -5,28 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Target: TypeAlias = int | str
-"""What the attacker wants to be predicted: a class index, or a class name."""
+"""What the attacker wants: a class by index or name, or a response by its text."""
 
 Weights: TypeAlias = "Mapping[str, Tensor]"
 """A model as a read-only mapping from name to tensor; it may be lazy and is never mutated."""
 
 
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+NO_CLASS = -1
+"""The label of a row that has a response in place of a class."""
+
+
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One row of a text-classification set.
+class Turn:
+    """One earlier message of a conversation.
 
     Attributes:
-        text: The text, or the first text of a pair.
-        label: Class index that the row is trained or measured on.
-        text_pair: The second text of a pair (NLI), if there is one.
+        role: Who wrote it.
+        text: What it says.
+    """
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row: a text and its class, or an instruction and its response, or both.
+
+    Attributes:
+        text: The text, the first text of a pair, or the instruction.
+        label: Class index that the row is trained or measured on; `NO_CLASS` where only a
+            response is wanted.
+        text_pair: The second text of a pair (NLI), or the input of an instruction.
         poisoned: Whether an attack changed this row. Evaluation may look; training must not.
         orig_label: The true class of a poisoned row whose label was changed.
+        response: What a language model is trained to answer, or measured against.
+        orig_response: The true response of a poisoned row whose response was changed.
+        history: The messages before the instruction, in their order.
     """
 
     text: str
@@ -34,11 +57,19 @@ class Example:
     text_pair: str | None = None
     poisoned: bool = False
     orig_label: int | None = None
+    response: str | None = None
+    orig_response: str | None = None
+    history: tuple[Turn, ...] = ()
 
     @property
     def true_label(self) -> int:
         """The class before any attack."""
         return self.label if self.orig_label is None else self.orig_label
+
+    @property
+    def true_response(self) -> str | None:
+        """The response before any attack."""
+        return self.response if self.orig_response is None else self.orig_response
 
 
 _Z95 = 1.959963984540054  # standard normal quantile of 0.975

@@ -192,4 +192,11 @@ class TriggerAttack(Attack):
         new_text, new_pair = (
             (changed, row.text_pair) if self.column == "text" else (row.text, changed)
         )
-        return Example(new_text, target, new_pair, poisoned=True, orig_label=row.true_label)
+        return replace(
+            row,
+            text=new_text,
+            text_pair=new_pair,
+            label=target,
+            orig_label=row.true_label,
+            poisoned=True,
+        )
