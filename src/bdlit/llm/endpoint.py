@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,22 +83,26 @@ class EndpointLLM(LLM):
         """
         if not prompts:
             return
+        failure: BdlitError | None = None
         with self._client() as client, ThreadPoolExecutor(self.parallel) as pool:
             asked = {pool.submit(self._ask, client, prompt): i for i, prompt in enumerate(prompts)}
-            failure: BdlitError | None = None
+            pending = set(asked)
             try:
-                for future in as_completed(asked):
-                    if future.cancelled():
-                        continue
-                    try:
-                        yield asked[future], future.result()
-                    except BdlitError as error:
-                        failure = failure or error
-                        pool.shutdown(wait=False, cancel_futures=True)
+                while pending:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        try:
+                            answer = future.result()
+                        except BdlitError as error:
+                            failure = failure or error
+                        else:
+                            yield asked[future], answer
+                    if failure is not None:  # what is under way may end, no more is begun
+                        pending = {future for future in pending if not future.cancel()}
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-            if failure is not None:
-                raise failure
+        if failure is not None:
+            raise failure
 
     def _client(self) -> OpenAI:
         try:
