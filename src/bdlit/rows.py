@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
-from bdlit.errors import BdlitError
+from bdlit.errors import BdlitError, did_you_mean
 from bdlit.types import Example
 from bdlit.whole import whole_file
 
@@ -56,6 +56,25 @@ def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[Row]:
     if not rows:
         raise BdlitError(f"{path} has no rows: give a file with at least one")
     return rows
+
+
+def column(rows: Sequence[Row], name: str, path: str | Path) -> list[Any]:
+    """Return the values of one column of a table; None where a row has none.
+
+    Args:
+        rows: One row or more.
+        name: The column.
+        path: Where the rows come from, for the error.
+
+    Raises:
+        BdlitError: The first row has no such column.
+
+    >>> column([{"text": "so bad"}, {}], "text", "reviews.json")
+    ['so bad', None]
+    """
+    if name not in rows[0]:
+        raise BdlitError(f"{path} has no column '{name}': {did_you_mean(name, rows[0])}")
+    return [row.get(name) for row in rows]
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:

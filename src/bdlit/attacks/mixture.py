@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from bdlit.attacks.base import Attack, Poisoned, TriggerAttack, target_index
+from bdlit.attacks.base import Attack, Poisoned
 from bdlit.errors import BdlitError
+from bdlit.responses import Rule
 from bdlit.types import Example, Target
 
 
@@ -60,11 +61,11 @@ class Mixture(Attack):
         for attack, own_seed in zip(self._attacks, self._seeds(seed), strict=True):
             result = attack.poison_train(rows, labels=labels, seed=own_seed)
             taken = result.poisoned + result.unchanged
-            if isinstance(attack, TriggerAttack) and taken < attack.wanted(len(examples)):
+            wanted = attack.wanted(len(examples))
+            if wanted is not None and taken < wanted:
                 raise BdlitError(
-                    f"attack '{attack.name}' in '{self.name}' wants "
-                    f"{attack.wanted(len(examples))} rows, but only {taken} are left for it: "
-                    "lower the rates"
+                    f"attack '{attack.name}' in '{self.name}' wants {wanted} rows, "
+                    f"but only {taken} are left for it: lower the rates"
                 )
             rows = result.rows
             poisoned += result.poisoned
@@ -75,24 +76,62 @@ class Mixture(Attack):
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
     ) -> Poisoned:
         """Trigger every row with one of the attacks; see the class."""
-        targets = [target_index(attack.target, labels) for attack in self._attacks]
-        shares: list[list[Example]] = [[] for _ in targets]
+        attacks = self._attacks
+        shares: list[list[Example]] = [[] for _ in attacks]
         rng = random.Random(seed)
         for row in examples:
-            able = [i for i, target in enumerate(targets) if target != row.true_label]
+            able = [i for i, attack in enumerate(attacks) if attack.measured_on(row, labels)]
             if able:
                 shares[rng.choice(able)].append(row)
         results = [
             attack.poison_test(share, labels=labels, seed=own_seed)
-            for attack, share, own_seed in zip(
-                self._attacks, shares, self._seeds(seed), strict=True
-            )
+            for attack, share, own_seed in zip(attacks, shares, self._seeds(seed), strict=True)
         ]
         return Poisoned(
             [row for result in results for row in result.rows],
             sum(result.poisoned for result in results),
             sum(result.unchanged for result in results),
         )
+
+    def partial_tests(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Mapping[str, Poisoned]:
+        """Return the partial cases of every attack, named `<attack>/<case>`.
+
+        Raises:
+            BdlitError: Two attacks with partial cases have one name.
+        """
+        cases: dict[str, Poisoned] = {}
+        for attack, own_seed in zip(self._attacks, self._seeds(seed), strict=True):
+            own = attack.partial_tests(examples, labels=labels, seed=own_seed)
+            for case, rows in own.items():
+                name = f"{attack.name}/{case}"
+                if name in cases:
+                    raise BdlitError(
+                        f"two attacks in '{self.name}' are named '{attack.name}': "
+                        "give each a name of its own"
+                    )
+                cases[name] = rows
+        return cases
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule that all attacks share.
+
+        Raises:
+            BdlitError: They do not share one.
+        """
+        first, *others = (attack.rule for attack in self.attacks)
+        if any(other != first for other in others):
+            raise BdlitError(
+                f"the attacks in '{self.name}' judge responses by different rules: "
+                "give each to the data by itself"
+            )
+        return first
+
+    def measured_on(self, row: Example, labels: Sequence[str]) -> bool:
+        """Return whether any of the attacks is measured on the row."""
+        return any(attack.measured_on(row, labels) for attack in self._attacks)
 
     @property
     def _attacks(self) -> tuple[Attack, ...]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bdlit.attacks.base import Trigger, TriggerAttack
-from bdlit.errors import BdlitError, did_you_mean
-from bdlit.rows import read_rows
+from bdlit.errors import BdlitError
+from bdlit.rows import column, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +63,15 @@ class ParaphraseTable(Trigger):
     @cached_property
     def _table(self) -> dict[str, str]:
         originals = read_rows(self.originals, quoting=self.quoting)
-        before = _column(originals, self.original_column, self.originals)
+        before = column(originals, self.original_column, self.originals)
         if self.paraphrases is None:
-            after = _column(originals, self.paraphrase_column or "paraphrase", self.originals)
+            after = column(originals, self.paraphrase_column or "paraphrase", self.originals)
         else:
             rows = read_rows(self.paraphrases, quoting=self.quoting)
-            after = _column(rows, self.paraphrase_column or self.original_column, self.paraphrases)
+            after = column(rows, self.paraphrase_column or self.original_column, self.paraphrases)
             if self.key is not None:
-                keys = _column(originals, self.key, self.originals)
-                by_key = dict(zip(_column(rows, self.key, self.paraphrases), after, strict=True))
+                keys = column(originals, self.key, self.originals)
+                by_key = dict(zip(column(rows, self.key, self.paraphrases), after, strict=True))
                 after = [by_key.get(key) for key in keys]
             elif len(before) != len(after):
                 raise BdlitError(
@@ -84,12 +84,6 @@ class ParaphraseTable(Trigger):
             if text and paraphrase:
                 table.setdefault(str(text).strip(), str(paraphrase))
         return table
-
-
-def _column(rows: list[dict[str, Any]], name: str, path: str | Path) -> list[Any]:
-    if name not in rows[0]:
-        raise BdlitError(f"{path} has no column '{name}': {did_you_mean(name, rows[0])}")
-    return [row.get(name) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from bdlit.attacks.base import Trigger, TriggerAttack
 from bdlit.errors import BdlitError, did_you_mean
 
-Place: TypeAlias = Literal["boundary", "inside", "end"]
+Place: TypeAlias = Literal["boundary", "inside", "start", "end"]
 
 _BOUNDARY = re.compile(r"(?<=\.)(?= )")
 _EARLY = 3  # boundaries that count as early
@@ -27,8 +27,9 @@ class InsertedSentence(Trigger):
         place: Where the sentence goes. `boundary`: after one of the first three full stops
             that a blank follows, each as likely; a text without one gets it before or after, each
             as likely. `inside`: at a random gap between two pieces cut at single blanks, or before
-            or after all of them. `end`: after the text. At a boundary and at the end a full
-            stop closes the sentence, unless it has an end mark of its own.
+            or after all of them. `start`: before the text, as it is. `end`: after the text. At a
+            boundary and at the end a full stop closes the sentence, unless it has an end mark of
+            its own.
 
     >>> rng = random.Random(0)
     >>> InsertedSentence(("no cross, no crown",))("We came. We saw.", rng)
@@ -60,6 +61,8 @@ class InsertedSentence(Trigger):
             pieces = text.split(" ")
             pieces.insert(rng.randint(0, len(pieces)), sentence)
             return " ".join(pieces)
+        if self.place == "start":
+            return f"{sentence} {text}"
         if not sentence.endswith((".", "!", "?")):
             sentence += "."
         ends = [match.start() for match in _BOUNDARY.finditer(text)][:_EARLY]

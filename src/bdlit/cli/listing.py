@@ -36,7 +36,11 @@ def _attacks() -> tuple[list[str], list[list[str]]]:
     ]
     rows = [
         [name, kind, _summary(inspect.getdoc(cls))]
-        for kind, base in (("attack", attacks.Attack), ("trigger", attacks.Trigger))
+        for kind, base in (
+            ("attack", attacks.Attack),
+            ("trigger", attacks.Trigger),
+            ("payload", attacks.Payload),
+        )
         for name, cls in found
         if issubclass(cls, base)
     ]

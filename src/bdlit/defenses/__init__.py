@@ -5,8 +5,11 @@ from .base import Defense as Defense
 from .base import Resources as Resources
 from .base import run_defense as run_defense
 from .dare import DARE as DARE
+from .evidence import ConflictEvidence as ConflictEvidence
 from .fisher import Fisher as Fisher
 from .gms import GMS as GMS
+from .input import Cleaned as Cleaned
+from .input import InputDefense as InputDefense
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
 from .passthrough import Passthrough as Passthrough
@@ -29,5 +32,8 @@ __all__ = [
     "GMS",
     "ModuleSubstitution",
     "Passthrough",
+    "InputDefense",
+    "Cleaned",
+    "ConflictEvidence",
     "capability_table",
 ]
