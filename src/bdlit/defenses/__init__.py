@@ -9,6 +9,7 @@ from .fisher import Fisher as Fisher
 from .gms import GMS as GMS
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
+from .msd import MSD as MSD
 from .passthrough import Passthrough as Passthrough
 from .substitution import ModuleSubstitution as ModuleSubstitution
 from .table import capability_table as capability_table
@@ -28,6 +29,7 @@ __all__ = [
     "Fisher",
     "GMS",
     "ModuleSubstitution",
+    "MSD",
     "Passthrough",
     "capability_table",
 ]
