@@ -134,7 +134,7 @@ def test_a_clean_set_of_the_oracle_holds_as_much_poison_as_it_is_told(given):
         "source": "true clean rows, 30% poison (oracle)",
     }
     for settings in ({"clean_poison": 1.0}, {"clean_poison": 0.5, "clean_from": "train"}):
-        with pytest.raises(BdlitError, match="clean_poison .* out of range"):
+        with pytest.raises(BdlitError, match=r"clean_poison .* out of range"):
             replace(poisoned, **settings)
 
 

@@ -183,7 +183,7 @@ def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tm
     """The models stand already; cells that others build on are made first, and only once."""
     out = tmp_path / "out"
     shutil.copytree(finished / "models", out / "models")
-    gms = {"suspect_rows": 8, "clean_rows": 12}
+    gms = {"suspect_rows": 8, "clean_rows": 12, "alpha": 0.0}  # which never returns the suspect
     config = yaml.safe_load(written(tmp_path).read_text())
     models = config["models"]
     # Listed first, so that what they are made from is not there when they are due.
@@ -194,7 +194,9 @@ def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tm
         **{"defense": {"class_path": "ModuleSubstitution"}, "others": ["benign"]},
         "strategy_from": ["insertsent", "GMS"],
     }
-    file = written(tmp_path, models=models, defenses={"moved": moved, "GMS": found})
+    still = {**config["victim"], "init_args": {"max_length": 64, "learning_rate": 0.0}}
+    defenses = {"moved": moved, "GMS": found}
+    file = written(tmp_path, models=models, defenses=defenses, victim=still)
     assert main(["study", "--config", str(file), "--out", str(out)]) == 0
     results = read_results(out / "results.jsonl")
     assert len({r.key for r in results}) == len(results)
@@ -207,11 +209,9 @@ def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tm
     assert fingerprint(open_weights(out / "defended" / "badnet-seed0" / "moved")) == fingerprint(
         substitute(weights[0], weights[1], strategy.cells)
     )
-    start = open_weights(out / "defended" / "insertsent-seed0" / "GMS")
     tuned = open_weights(out / "models" / "again-seed0" / "model")
-    first = next(name for name in start if name.endswith("query.weight"))
-    # Six steps of 1e-3 away from the purified model, and farther from every other one.
-    assert 0 < (tuned[first] - start[first]).abs().max() < 0.03
+    purified = open_weights(out / "defended" / "insertsent-seed0" / "GMS")
+    assert fingerprint(tuned) == fingerprint(purified)  # for it was tuned at a rate of 0
 
 
 def test_others_trained_on_another_vocabulary_are_refused(tmp_path, capsys):
