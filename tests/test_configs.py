@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bdlit.cli import main
 from bdlit.data.grammar import demo_reviews
@@ -14,7 +15,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = CONFIGS / "debug" / "tiny.yaml"
 FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
 DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
-STUDY = sorted((CONFIGS / "study").glob("*.yaml"))
+PROPERTIES = sorted((CONFIGS / "study").glob("gms-*.yaml"))
+STUDY = sorted({*(CONFIGS / "study").glob("*.yaml")} - {*PROPERTIES})
 
 
 def by_name(path):
@@ -29,8 +31,11 @@ def write(path, rows, **columns):
 
 def smaller(config, folder):
     """A copy of a config whose GMS looks at few rows."""
-    few = "{class_path: GMS, init_args: {suspect_rows: 8, clean_rows: 12}}"
-    (folder / config.name).write_text(config.read_text().replace("{class_path: GMS}", few))
+    text = config.read_text().replace("{class_path: GMS}", "{class_path: GMS, init_args: {}}")
+    few = "class_path: GMS, init_args: {suspect_rows: 8, clean_rows: 20, "
+    text = text.replace("class_path: GMS, init_args: {", few)
+    text = text.replace("{class_path: MSD}", "{class_path: MSD, init_args: {least_rows: 1}}")
+    (folder / config.name).write_text(text.replace(".jsonl.gz", ".jsonl"))
     return folder / config.name
 
 
@@ -39,6 +44,9 @@ def folder(tmp_path, monkeypatch):
     """A folder with a small copy of everything that the configs look for."""
     rows = demo_reviews(64, seed=5)
     positive = [row for row in rows if row.label == 1][:16]
+    for name in ("imdb", "yelp", "cr", "hatespeech"):
+        write(tmp_path / "data" / name / "train_clean.jsonl", rows[:32])
+        write(tmp_path / "data" / name / "test_clean.jsonl", rows[:8])
     for name in ("sst2", "sst2_glue", "olid"):
         for file in ("train_clean", "pool_syntactic"):
             write(tmp_path / "data" / name / f"{file}.jsonl", rows)
@@ -75,11 +83,10 @@ def test_defend(config, folder, tiny_start):
         "--trainer.max_steps=2",
     ]
     if "clean_pool_size" in config.read_text():
-        options.append("--data.init_args.clean_pool_size=4")
+        options.append("--data.init_args.clean_pool_size=12")
     if "benign:" in config.read_text():
         options.append(f"--trainer.callbacks.init_args.benign={tiny_start}")
-    if config.stem == "gms":
-        config = smaller(config, folder)
+    config = smaller(config, folder)
     files = [CONFIGS / "fit" / "demo.yaml", TINY, config]
     assert main(["fit", *(f"--config={file}" for file in files), *options]) == 0
     (file,) = (folder / "runs").rglob("results.jsonl")
@@ -112,13 +119,7 @@ def test_study(config, folder, tiny_start):
     if config.stem == "sst2":
         options.append("--data.init_args.source=data/sst2")
     if config.stem == "sst2-local":
-        text = config.read_text().replace(".jsonl.gz", ".jsonl")
-        (folder / "local.yaml").write_text(text)
-        files = [smaller(CONFIGS / "study" / "sst2.yaml", folder), folder / "local.yaml"]
-    if config.stem == "olid":
-        text = files[0].read_text()
-        (folder / "olid.yaml").write_text(text.replace(".jsonl.gz", ".jsonl"))
-        files = [folder / "olid.yaml"]
+        files = [smaller(CONFIGS / "study" / "sst2.yaml", folder), *files]
     arguments = [*(f"--config={file}" for file in files), *options, f"--out={folder / 'out'}"]
     assert main(["study", *arguments]) == 0
     results = read_results(folder / "out" / "results.jsonl")
@@ -126,3 +127,33 @@ def test_study(config, folder, tiny_start):
     assert all(
         result.error is None and result.floor for result in results if result.defense != "none"
     )
+
+
+@pytest.mark.parametrize("config", PROPERTIES, ids=by_name)
+def test_property_of_gms(config, folder, tiny_start):
+    under = ["olid"] if "olid" in config.stem else ["sst2", "sst2-local"]
+    files = [smaller(CONFIGS / "study" / f"{name}.yaml", folder) for name in under]
+    files.append(smaller(config, folder))
+    options = [
+        f"--victim.init_args.model={tiny_start}",
+        "--victim.init_args.learning_rate=3e-3",  # few steps must do for a victim to hit its rows
+        "--trainer.init_args.max_epochs=2",
+        "--trainer.init_args.precision=32-true",
+    ]
+    text = config.read_text()
+    if "suspects:" not in text and "transfer" not in config.stem:
+        options.append("--suspects=[badnet]")
+    if "BadNet}" in text:
+        options.append("--models.badnet.attack.init_args.rate=0.5")
+    if "rate: 0.001" in text:
+        tuned = ("fresh", "wag-retuned", "gms-retuned")
+        options += [f"--models.{name}.attack.init_args.rate=0.1" for name in tuned]
+    arguments = [*(f"--config={file}" for file in files), *options, f"--out={folder / 'out'}"]
+    assert main(["study", *arguments]) == 0
+    results = read_results(folder / "out" / "results.jsonl")
+    assert {result.defense for result in results} >= {"none"} | _treatments(text)
+    assert all(result.error is None for result in results)
+
+
+def _treatments(text):
+    return set(yaml.safe_load(text)["defenses"])

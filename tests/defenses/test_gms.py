@@ -126,6 +126,18 @@ def test_proxy_sets_come_from_where_they_are_told_to(given, run, tmp_path):
         assert source == f"training rows ranked by {ranking}, by the suspect as it is"
 
 
+def test_a_clean_set_of_the_oracle_holds_as_much_poison_as_it_is_told(given):
+    poisoned = replace(FEW, clean_from="oracle", clean_poison=0.3)
+    notes = purify(poisoned, given).notes["clean_set"]
+    assert notes == {
+        **{"rows": 20, "poisoned": 6},
+        "source": "true clean rows, 30% poison (oracle)",
+    }
+    for settings in ({"clean_poison": 1.0}, {"clean_poison": 0.5, "clean_from": "train"}):
+        with pytest.raises(BdlitError, match=r"clean_poison .* out of range"):
+            replace(poisoned, **settings)
+
+
 def test_disputed_rows_are_those_that_the_proxys_modules_deny(given):
     model, rows = given.victim.network(), given.suspect_train.rows
     own, layout = model_weights(model), module_types("bert", model_weights(model))
@@ -180,6 +192,7 @@ def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsy
         (replace(FEW, suspect_from="inverted"), "did you mean 'inverse'"),
         (replace(FEW, clean_from="trian"), "did you mean 'train'"),
         (replace(FEW, clean_from="pool"), "clean_pool_size"),
+        (replace(FEW, clean_from="oracle", clean_rows=80, clean_poison=0.9), "poisoned clean_rows"),
         (replace(FEW, suspect_rows=10**6), "suspect_rows 1000000 is out of range"),
         (replace(FEW, suspect_from="missing.jsonl"), "missing.jsonl"),
         (replace(FEW, modules={"Q": "attention.self.queri"}), "in no layer"),
@@ -228,6 +241,8 @@ def test_a_strategy_of_another_depth_or_of_nothing(given, tmp_path):
 
     with pytest.raises(BdlitError, match="is for 12 layers, and the suspect has 1"):
         apply("{layers: 12, modules: {Q: attention.self.query}, replaced: {Q: [11]}}")
+    with pytest.raises(BdlitError, match="name its file as `strategy`"):
+        run_defense(ModuleSubstitution(), suspect, given)
     with pytest.raises(BdlitError, match="is no strategy"):
         apply("layers: 12")
     with pytest.raises(BdlitError, match="replaces K"):

@@ -1,7 +1,7 @@
 import pytest
 
 from bdlit.attacks import BadNet
-from bdlit.defenses import TIES, WAG
+from bdlit.defenses import TIES, WAG, ModuleSubstitution
 from bdlit.errors import BdlitError
 from bdlit.study.plan import Model, Plan, Treatment, shard_of
 
@@ -33,6 +33,18 @@ def test_others_leave_the_suspect_out():
     assert made.others_of("one", "b") == ["benign"]
 
 
+def test_models_tuned_from_a_purified_one_are_no_suspects_and_help_nobody():
+    again = Model(attack=BadNet(rate=0.001), tuned_from=("a", "all"))
+    models = {"benign": Model(), "a": Model(attack=BadNet()), "again": again}
+    made = plan(models=models, defenses={"all": Treatment(defense=WAG(), others="all")})
+    assert made.suspect_names == ["a"]
+    assert made.others_of("all", "a") == ["benign"]
+
+
+ONE = {"w": Treatment(defense=WAG(), others=["benign"])}
+MOVED = Treatment(defense=ModuleSubstitution(), others=["benign"], strategy_from=("a", "moved"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -42,6 +54,20 @@ def test_others_leave_the_suspect_out():
         ({"suspects": ["c"]}, "no model 'c'"),
         ({"floor": "bening"}, "did you mean 'benign'"),
         ({"defenses": {"w": Treatment(defense=WAG(), others=["x"])}}, "no model 'x'"),
+        ({"models": {"c": Model(tuned_from=("x", "w"))}, "defenses": ONE}, "no model 'x'"),
+        (
+            {"models": {"c": Model(), "d": Model(tuned_from=("c", "w"))}, "suspects": ["d"]},
+            "models.d.tuned_from: 'c' is not among the suspects",
+        ),
+        (
+            {
+                "models": {"c": Model(attack=BadNet()), "d": Model(tuned_from=("c", "W"))},
+                "defenses": {"w": Treatment(defense=WAG(), others="all")},
+                "suspects": ["c"],
+            },
+            "no other defense 'W'; did you mean 'w'",
+        ),
+        ({"defenses": {**ONE, "moved": MOVED}}, "no other defense 'moved'; choose from: w"),
         ({"defenses": {"w": Treatment(defense=WAG(), others=["a"])}}, "no other model for suspect"),
     ],
 )

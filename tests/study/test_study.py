@@ -9,7 +9,9 @@ import yaml
 
 from bdlit.cli import main
 from bdlit.evaluation import UNDEFENDED, read_results
+from bdlit.merging import substitute
 from bdlit.report import collect
+from bdlit.search.strategy import load_strategy
 from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
 from conftest import TINY, inspected
@@ -175,6 +177,41 @@ def test_the_numbers_in_wandb_are_those_of_the_table(finished):
         prefix = "victim" if defense == UNDEFENDED else defense
         assert seen[victim][f"{prefix}/cacc"] == pytest.approx(row.cacc)
         assert seen[victim][f"{prefix}/asr/{attack}"] == pytest.approx(row.asr)
+
+
+def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tmp_path):
+    """The models stand already; cells that others build on are made first, and only once."""
+    out = tmp_path / "out"
+    shutil.copytree(finished / "models", out / "models")
+    gms = {"suspect_rows": 8, "clean_rows": 12, "alpha": 0.0}  # which never returns the suspect
+    config = yaml.safe_load(written(tmp_path).read_text())
+    models = config["models"]
+    # Listed first, so that what they are made from is not there when they are due.
+    again = {"attack": {"class_path": "BadNet", "init_args": {"rate": 0.1}}}
+    models = {"again": {**again, "tuned_from": ["insertsent", "GMS"]}, **models}
+    found = {"defense": {"class_path": "GMS", "init_args": gms}, "others": ["benign"]}
+    moved = {
+        **{"defense": {"class_path": "ModuleSubstitution"}, "others": ["benign"]},
+        "strategy_from": ["insertsent", "GMS"],
+    }
+    still = {**config["victim"], "init_args": {"max_length": 64, "learning_rate": 0.0}}
+    defenses = {"moved": moved, "GMS": found}
+    file = written(tmp_path, models=models, defenses=defenses, victim=still)
+    assert main(["study", "--config", str(file), "--out", str(out)]) == 0
+    results = read_results(out / "results.jsonl")
+    assert len({r.key for r in results}) == len(results)
+    assert {(r.victim, r.defense) for r in results} == {
+        *((name, UNDEFENDED) for name in models),
+        *((name, cell) for name in ("badnet", "insertsent") for cell in ("moved", "GMS")),
+    }
+    strategy = load_strategy(out / "defended" / "insertsent-seed0" / "GMS" / "strategy.yaml")
+    weights = [open_weights(out / "models" / f"{n}-seed0" / "model") for n in ("badnet", "benign")]
+    assert fingerprint(open_weights(out / "defended" / "badnet-seed0" / "moved")) == fingerprint(
+        substitute(weights[0], weights[1], strategy.cells)
+    )
+    tuned = open_weights(out / "models" / "again-seed0" / "model")
+    purified = open_weights(out / "defended" / "insertsent-seed0" / "GMS")
+    assert fingerprint(tuned) == fingerprint(purified)  # for it was tuned at a rate of 0
 
 
 def test_others_trained_on_another_vocabulary_are_refused(tmp_path, capsys):

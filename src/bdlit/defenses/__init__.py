@@ -12,6 +12,7 @@ from .input import Cleaned as Cleaned
 from .input import InputDefense as InputDefense
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
+from .msd import MSD as MSD
 from .passthrough import Passthrough as Passthrough
 from .substitution import ModuleSubstitution as ModuleSubstitution
 from .table import capability_table as capability_table
@@ -31,6 +32,7 @@ __all__ = [
     "Fisher",
     "GMS",
     "ModuleSubstitution",
+    "MSD",
     "Passthrough",
     "InputDefense",
     "Cleaned",

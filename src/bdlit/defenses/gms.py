@@ -48,6 +48,8 @@ class GMS(Defense):
         clean_from: Where clean rows come from: `train` (drawn from the untrusted training set),
             `pool` (the data's trusted rows), `oracle` (true clean rows), or a file of rows.
         clean_rows: How many clean rows; a file or pool of fewer is taken whole.
+        clean_poison: Share of true poisoned rows in a clean set from the `oracle`, in [0, 1): to
+            study how much poison the search can bear.
         granularity: What a step may drop.
         compat: Which published rule to follow; see `bdlit.search.greedy_search`.
         modules: Module type to the module within a layer, for architectures that are not known.
@@ -70,6 +72,7 @@ class GMS(Defense):
     suspect_rows: int = 200
     clean_from: str = "train"
     clean_rows: int = 200
+    clean_poison: float = 0.0
     granularity: Granularity = "modules and layers"
     compat: Compat = "encoder"
     modules: Mapping[str, str] | None = None
@@ -84,6 +87,11 @@ class GMS(Defense):
             raise BdlitError(f"alpha {self.alpha} is out of range: give a weight in [0, 1]")
         if self.patience < 1:
             raise BdlitError(f"patience {self.patience} is out of range: give at least 1")
+        if not 0 <= self.clean_poison < 1 or (self.clean_poison and self.clean_from != "oracle"):
+            raise BdlitError(
+                f"clean_poison {self.clean_poison} is out of range: give a share in [0, 1), and "
+                "clean_from=oracle, which knows what is poisoned"
+            )
         require_choice("granularity", self.granularity, Granularity)
         require_choice("compat", self.compat, Compat)
         require_choice("precision", self.precision, Precision)
@@ -126,7 +134,9 @@ class GMS(Defense):
             lambda: hybrid_as(model, proxy, layout, everything),
         )
         suspects = suspect_set(given, self.suspect_from, self.suspect_rows, self.seed)
-        cleans = clean_set(given, self.clean_from, self.clean_rows, self.seed)
+        cleans = clean_set(
+            given, self.clean_from, self.clean_rows, self.seed, poison=self.clean_poison
+        )
         running = Running(
             precision=self.precision,
             stop_early=self.stop_early,

@@ -88,18 +88,29 @@ def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> P
     )
 
 
-def clean_set(given: Given, source: CleanSource, count: int, seed: int) -> ProxyRows:
+def clean_set(
+    given: Given, source: CleanSource, count: int, seed: int, *, poison: float = 0.0
+) -> ProxyRows:
     """Choose rows to measure accuracy on.
+
+    Args:
+        given: What they are chosen from.
+        source: How.
+        count: How many.
+        seed: Seed of the draw.
+        poison: Share of true poisoned rows among those of the oracle, in [0, 1).
 
     Raises:
         BdlitError: There is no such source, or it has too few rows or one class only.
     """
-    chosen = _clean_set(given, source, count, seed)
+    chosen = _clean_set(given, source, count, seed, poison)
     require_classes(chosen)
     return chosen
 
 
-def _clean_set(given: Given, source: CleanSource, count: int, seed: int) -> ProxyRows:
+def _clean_set(
+    given: Given, source: CleanSource, count: int, seed: int, poison: float
+) -> ProxyRows:
     if _is_file(source):
         return _from_file(source, given.victim)
     if source == "pool":
@@ -116,7 +127,11 @@ def _clean_set(given: Given, source: CleanSource, count: int, seed: int) -> Prox
     training = _training(given, f"clean_from={source}")
     known = any(row.poisoned for row in training.rows)
     if source == ORACLE:
-        rows = drawn([r for r in training.rows if not r.poisoned], count, seed, "clean")
+        bad = round(poison * count)
+        rows = drawn([r for r in training.rows if not r.poisoned], count - bad, seed, "clean")
+        if bad:
+            rows += drawn(_poisoned(training), bad, seed, "poisoned clean")
+            return ProxyRows(rows, f"true clean rows, {poison:.0%} poison (oracle)", bad)
         return ProxyRows(rows, "true clean rows (oracle)", 0 if known else None)
     rows = drawn(training.rows, count, seed, "clean")
     return ProxyRows(rows, "drawn from the training set", count_poisoned(rows, known))
@@ -152,7 +167,7 @@ def _disputed(given: Given, training: TrainingSet, count: int) -> list[Example]:
 def _poisoned(training: TrainingSet) -> list[Example]:
     found = [row for row in training.rows if row.poisoned]
     if not found:
-        raise BdlitError("suspect_from=oracle needs rows that are marked as poisoned; none is")
+        raise BdlitError("the oracle needs training rows that are marked as poisoned; none is")
     return found
 
 

@@ -23,13 +23,14 @@ class ModuleSubstitution(Defense):
     another. The maths is `bdlit.merging.substitute`.
 
     Attributes:
-        strategy: A strategy file, as GMS writes it beside a purified model.
+        strategy: A strategy file, as GMS writes it beside a purified model. A study names it by
+            `strategy_from`.
 
     Reference: Tong et al. 2025, "Cut the Deadwood Out: Backdoor Purification via Guided Module
         Substitution", arXiv:2412.20476, appendix B.12.
     """
 
-    strategy: str
+    strategy: str = ""
 
     def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
         """Return the suspect with the other model's modules where the strategy says so.
@@ -42,6 +43,8 @@ class ModuleSubstitution(Defense):
         from bdlit.weights.layers import layer_count
 
         donor = one_proxy(others, self.name)
+        if not self.strategy:
+            raise BdlitError(f"{self.name} applies a strategy: name its file as `strategy`")
         strategy = load_strategy(self.strategy)
         if (depth := layer_count(suspect)) != strategy.layers:
             raise BdlitError(

@@ -13,6 +13,8 @@ from .spherical import slerp as slerp
 from .substitution import grid as grid
 from .substitution import substitute as substitute
 from .substitution import substituted_names as substituted_names
+from .switching import switch as switch
+from .switching import switched_names as switched_names
 from .task_vectors import add_to_base as add_to_base
 from .task_vectors import task_vectors as task_vectors
 from .trimming import trim_smallest as trim_smallest

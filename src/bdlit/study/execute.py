@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bdlit.data.base import TextDataModule
+from bdlit.defenses.base import Defense
 from bdlit.defenses.relatives import (
     Job,
     Relative,
@@ -16,11 +17,13 @@ from bdlit.defenses.relatives import (
     require_clean_rows,
 )
 from bdlit.defenses.run import Subject, purify, record
+from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
+from bdlit.search.strategy import FILE
 from bdlit.study.fitting import Workshop
-from bdlit.study.plan import START, Plan
+from bdlit.study.plan import START, Plan, Treatment
 from bdlit.train.tracking import log_results
 from bdlit.types import Rate, Scores
 from bdlit.victims.base import Victim
@@ -52,7 +55,7 @@ class Study:
         for done, (name, seed) in enumerate(mine, 1):
             known = self.workshop.finished(name, seed)
             _say(done, len(mine), f"fit {name}, seed {seed}", known, began)
-            self.workshop.model(name, seed)
+            self._fit(name, seed)
         suspects = [(name, seed) for name, seed in mine if name != START]
         began = time.monotonic()
         for done, (name, seed) in enumerate(suspects, 1):
@@ -61,6 +64,19 @@ class Study:
             _say(done, len(suspects), f"{what} {name}, seed {seed}", known, began)
             if not known:
                 self._defend(name, seed)
+
+    def _fit(self, name: str, seed: int) -> None:
+        """Train a model, after what it is tuned from."""
+        cell = self.plan.models[name].tuned_from if name != START else None
+        if cell is not None and not self.workshop.finished(name, seed):
+            self._purified(*cell, seed)
+        self.workshop.model(name, seed)
+
+    def _purified(self, name: str, cell: str, seed: int) -> Path:
+        """Return the folder of a purified model, made now if it is not there yet."""
+        if cell not in self._results(name, seed):
+            self._defend(name, seed, [cell])
+        return self.workshop.purified(name, cell, seed)
 
     def _check(self) -> None:
         """Refuse defenses that lack something before hours of training, not after."""
@@ -90,8 +106,8 @@ class Study:
         finished = self._results(name, seed)
         return [cell for cell in (UNDEFENDED, *self._treatments(name)) if cell not in finished]
 
-    def _defend(self, name: str, seed: int) -> None:
-        """Measure one model, and every defense of it that has no result yet."""
+    def _defend(self, name: str, seed: int, only: Sequence[str] | None = None) -> None:
+        """Measure one model, and every defense of it, or some, that has no result yet."""
         from lightning.pytorch import seed_everything
 
         seed_everything(seed, verbose=False)
@@ -112,14 +128,16 @@ class Study:
         if UNDEFENDED not in finished:
             append_results(self.results_file, record(subject, before))
         for cell in self._open_cells(name, seed):
-            self._treat(victim, data, cell, subject, before)
-        self._log(name, seed)
+            if only is None or cell in only:
+                self._treat(victim, data, cell, subject, before)
+        if only is None:
+            self._log(name, seed)
 
     def _treat(
         self, victim: Victim, data: TextDataModule, cell: str, subject: Subject, before: Scores
     ) -> None:
         name = f"{subject.victim}-seed{subject.seed}"
-        directory = self.out / "defended" / name / cell
+        directory = self.workshop.purified(subject.victim, cell, subject.seed)
         # A folder without a result: its cell was interrupted in between; the result is redone.
         save_to = None if directory.exists() else directory
         workspace = directory.with_name(f".{cell}.work")
@@ -142,13 +160,24 @@ class Study:
         training = self.workshop.training_set(*who, data) if watched else None
         return Job(
             name=cell,
-            defense=treatment.defense,
+            defense=self._with_strategy(treatment, subject.seed),
             others=others,
             base=base,
             clean=data.clean_pool,
             victim=victim,
             suspect_train=training,
         )
+
+    def _with_strategy(self, treatment: Treatment, seed: int) -> Defense:
+        """Return a treatment's defense, with the strategy of another cell if it wants one."""
+        if treatment.strategy_from is None:
+            return treatment.defense
+        if not isinstance(treatment.defense, ModuleSubstitution):
+            raise BdlitError(
+                f"strategy_from is for ModuleSubstitution, not for {treatment.defense.name}"
+            )
+        folder = self._purified(*treatment.strategy_from, seed)
+        return replace(treatment.defense, strategy=str(folder / FILE))
 
     def _relative(self, victim: Victim, name: str, seed: int) -> Relative:
         return open_relative(str(self.workshop.model(name, seed)), victim, name)

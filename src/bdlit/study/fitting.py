@@ -100,6 +100,10 @@ class Workshop:
             return self.plan.victim()
         return _made(self.plan.victim, model=str(self.model(START, seed)), config=None)
 
+    def purified(self, name: str, treatment: str, seed: int) -> Path:
+        """Return the folder of what a defense has made of a model."""
+        return self.out / "defended" / f"{name}-seed{seed}" / treatment
+
     def trained(self, name: str, seed: int) -> Victim:
         """Return a finished model as a victim."""
         address = str(self.model(name, seed))
@@ -120,7 +124,7 @@ class Workshop:
             victim, data = self.plan.start.victim(), _made(self.plan.start.data, seed=seed)
             make = self.plan.start.trainer or self.plan.trainer
         else:
-            victim, data, make = self.victim(seed), self.data(name, seed), self.plan.trainer
+            victim, data, make = self._fresh(name, seed), self.data(name, seed), self.plan.trainer
         seed_everything(seed, verbose=False)
         checkpoints = folder / "checkpoints"
         # The newest checkpoint stays. `save_last` alone would save at the end of the fit only.
@@ -147,6 +151,13 @@ class Workshop:
         victim.export(folder / "model")
         _close(trainer)
         last.unlink(missing_ok=True)
+
+    def _fresh(self, name: str, seed: int) -> Victim:
+        """Return the victim that a model begins as: untrained, or purified by a defense."""
+        cell = self.plan.models[name].tuned_from
+        if cell is None:
+            return self.victim(seed)
+        return _made(self.plan.victim, model=str(self.purified(*cell, seed)), config=None)
 
     def logger(self, name: str, job_type: str, tags: Sequence[str]) -> Any:
         """Return the W&B logger of one run of the study; the whole study is one group."""

@@ -20,6 +20,10 @@ VictimFactory: TypeAlias = "Callable[[], Victim]"
 TrainerFactory: TypeAlias = "Callable[[], Trainer]"
 
 
+Purified: TypeAlias = tuple[str, str]
+"""What a defense has made of a model of the same study: (model, treatment)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """One model of a study, trained once per seed.
@@ -28,11 +32,14 @@ class Model:
         attack: Attack on its training set; none makes a benign model.
         poisoned_train: Ready-poisoned file in place of an attack.
         data: Other data than the study's, e.g. for a proxy of another domain.
+        tuned_from: A purified model to fine-tune further, in place of the start of all models:
+            with an attack of a low rate, this asks how soon the backdoor is learned again.
     """
 
     attack: Attack | None = None
     poisoned_train: str | None = None
     data: Callable[[], TextDataModule] | None = None
+    tuned_from: Purified | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +48,14 @@ class Treatment:
 
     Attributes:
         defense: The method.
-        others: Names of the models beside the suspect, or `all`; the suspect itself is left out.
+        others: Names of the models beside the suspect, or `all`; the suspect itself is left out,
+            and so are models that were tuned from a purified one.
+        strategy_from: A model and its treatment by GMS whose strategy the defense applies.
     """
 
     defense: Defense
     others: Sequence[str] | Literal["all"] = ()
+    strategy_from: Purified | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +101,10 @@ class Plan:
             raise BdlitError(f"'{START}' is the name of the common start: call the model otherwise")
         self._require_models("suspects", self.suspects or ())
         self._require_models("floor", [self.floor] if self.floor else ())
+        for name, model in self.models.items():
+            self._require_purified(f"models.{name}.tuned_from", model.tuned_from)
         for name, treatment in self.defenses.items():
+            self._require_purified(f"defenses.{name}.strategy_from", treatment.strategy_from)
             if not isinstance(treatment.others, str):
                 self._require_models(f"defenses.{name}.others", treatment.others)
             for suspect in self.suspect_names:
@@ -109,17 +122,33 @@ class Plan:
                     f"{did_you_mean(name, self.models)}"
                 )
 
+    def _require_purified(self, where: str, purified: Purified | None) -> None:
+        if purified is None:
+            return
+        model, treatment = purified
+        self._require_models(where, [model])
+        if model not in self.suspect_names:
+            raise BdlitError(f"study '{self.name}', {where}: '{model}' is not among the suspects")
+        if treatment not in self.defenses or where.startswith(f"defenses.{treatment}."):
+            others = [name for name in self.defenses if where != f"defenses.{name}.strategy_from"]
+            raise BdlitError(
+                f"study '{self.name}', {where}: no other defense '{treatment}'; "
+                f"{did_you_mean(treatment, others)}"
+            )
+
     @property
     def suspect_names(self) -> list[str]:
-        """Models to defend: those named, or all that were attacked."""
+        """Models to defend: those named, or all that were attacked from the start."""
         if self.suspects is not None:
             return list(self.suspects)
-        return [n for n, m in self.models.items() if m.attack or m.poisoned_train]
+        attacked = {n: m for n, m in self.models.items() if m.attack or m.poisoned_train}
+        return [name for name, model in attacked.items() if model.tuned_from is None]
 
     def others_of(self, treatment: str, suspect: str) -> list[str]:
         """Names of the models that a treatment of a suspect is given."""
         named = self.defenses[treatment].others
-        names = list(self.models) if named == "all" else list(named)
+        plain = [name for name, model in self.models.items() if model.tuned_from is None]
+        names = plain if named == "all" else list(named)
         return [name for name in names if name != suspect]
 
     def uses(self, resource: str) -> bool:
