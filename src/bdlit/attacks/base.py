@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias, get_args
 
 from bdlit.errors import BdlitError, did_you_mean
+from bdlit.responses import Rule
 from bdlit.types import Example, Target
 
 RowChoice: TypeAlias = Literal["any", "non-target", "target"]
@@ -95,6 +96,22 @@ class Attack(ABC):
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
     ) -> Poisoned:
         """Return the non-target rows with the trigger, labelled with the target."""
+
+    def partial_tests(
+        self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
+    ) -> Mapping[str, Poisoned]:
+        """Return rows on which the backdoor must *not* fire, by the name of each partial case.
+
+        They hold a part of the trigger, say one of two words, and what the attack wants as their
+        label or response: the share of hits is the false-trigger rate. They are not marked as
+        poisoned. Most attacks have none.
+        """
+        return {}
+
+    @property
+    def rule(self) -> Rule | None:
+        """How a generated response is judged; None where the prediction is a class."""
+        return None
 
     def with_default_target(self, target: Target | None) -> Self:
         """Return this attack with `target` where it has none of its own."""
