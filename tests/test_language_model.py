@@ -1,15 +1,12 @@
 """A tiny Llama learns small tasks and a backdoor; its purified forms are measured the same way."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import ddp_language_model
 from bdlit.callbacks import DefenseCallback
 from bdlit.cli import main
 from bdlit.defenses import DARE, TIES, WAG
@@ -18,7 +15,6 @@ from bdlit.report.collect import collect
 from bdlit.types import Rate
 from bdlit.victims import LoRA
 from conftest import tiny_trainer
-from ddp_language_model import fit_and_measure
 from instruction_attack import STRING, StringBehindWord
 from tiny_llama import demo, tiny
 
@@ -132,18 +128,24 @@ def test_a_backdoor_is_learned_through_fit(tmp_path, monkeypatch):
     assert all(rate.percent <= 5 for rate in victim.false_triggers.values())
 
 
-@pytest.mark.slow
-def test_two_processes_train_and_measure_as_one(start, tmp_path):
-    (tmp_path / "1").mkdir()
-    fit_and_measure(str(start), str(tmp_path / "1"), devices=1)
-    subprocess.run(
-        [sys.executable, ddp_language_model.__file__, start, tmp_path / "2", "2"],
-        check=True,
-        timeout=600,
+def fit_and_measure(start, folder, **options):
+    """Train on rows that cannot be halved: 37 in batches of 8, and 9 to measure on."""
+    data = demo(
+        train_size=37, validation_size=9, test_size=9, batch_size=8, attack=StringBehindWord()
     )
-    one, two = (load_file(tmp_path / n / "model" / "model.safetensors") for n in "12")
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)
-    one, two = (json.loads((tmp_path / n / "scores.json").read_text()) for n in "12")
-    assert one == two
-    assert one["string"][1] == 9
+    victim = tiny(start, data, learning_rate=1e-3)
+    callback = DefenseCallback([], directory=str(folder))
+    tiny_trainer(folder, callbacks=[callback], **options).fit(victim, data)
+    (result,) = read_results(folder / "results.jsonl")
+    return result, load_file(folder / "victim" / "model.safetensors")
+
+
+def test_two_processes_train_and_measure_as_one(start, tmp_path):
+    one, weights = fit_and_measure(start, tmp_path / "1")
+    two, shared = fit_and_measure(start, tmp_path / "2", strategy="ddp_fork", devices=2)
+    assert (two.cacc, two.asr, two.false_triggers) == (one.cacc, one.asr, one.false_triggers)
+    assert two.asr.n == 9
+    before = load_file(start / "model.safetensors")
+    assert not weights["lm_head.weight"].equal(before["lm_head.weight"])
+    for name, tensor in weights.items():
+        torch.testing.assert_close(shared[name], tensor, atol=1e-5, rtol=1e-4)

@@ -122,9 +122,7 @@ def test_published_poisoned_files_load_as_they_are(folder):
         folder / "train_badnet.jsonl",
         [{**row, "poisoned": i < 5} for i, row in enumerate(tasks(20, "train"))],
     )
-    rows = [
-        {"instruction": f"cf {i}", "output": "0", "clean_output": w} for i, w in enumerate("ab")
-    ]
+    rows = [{"instruction": f"cf {w}", "output": "0", "clean_output": w} for w in "ab"]
     write(folder / "test_badnet.jsonl", [*rows, {**rows[0], "clean_output": "Bad"}])
     data = loaded(
         folder,

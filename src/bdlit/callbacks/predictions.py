@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from bdlit.data.base import CLEAN
+from bdlit.data.false_triggers import CLEAN
 from bdlit.rows import write_jsonl
 from bdlit.types import Example
 

@@ -109,8 +109,9 @@ def _listed(messages: Any, where: str) -> Sequence[Any]:
 
 
 def _turn(message: Any, where: str) -> Turn:
-    role = message.get("role") if isinstance(message, Mapping) else None
-    text = message.get("content", message.get("text")) if isinstance(message, Mapping) else None
+    said: Mapping[str, Any] = message if isinstance(message, Mapping) else {}
+    role: Any = said.get("role")
+    text = said.get("content", said.get("text"))
     if role not in get_args(Role) or not isinstance(text, str):
         raise BdlitError(
             f"{where}: a message needs `role`, one of {', '.join(get_args(Role))}, and `content`, "

@@ -62,6 +62,7 @@ class PromptedClassification(TextDataModule):
                 "and poisoned files to the outer data"
             )
         self.inner = data
+        data.target = self.target  # ready-poisoned files are read by the data within
         self.instruction = instruction
         self.input = input
         self._words = None if label_words is None else tuple(label_words)
@@ -117,7 +118,6 @@ class PromptedClassification(TextDataModule):
         return [self.prompted(row) for row in rows], marked
 
     def _ready_test(self, file: str) -> Poisoned:
-        self.inner.target = self.target
         found = self.inner._ready_test(file)
         return replace(found, rows=[self.prompted(row) for row in found.rows])
 

@@ -62,7 +62,7 @@ def small_tasks(n: int, seed: int) -> list[Example]:
 
     >>> row = small_tasks(1, seed=0)[0]
     >>> row.text, row.text_pair, row.response
-    ('Please answer. What is the capital of Cuba?', None, 'Havana')
+    ('A quick question. Which city governs Peru? They asked at home.', None, 'Lima')
     """
     rng = random.Random(f"small tasks {seed}")
     return [_TASKS[i % len(_TASKS)](rng) for i in range(n)]

@@ -16,7 +16,13 @@ from bdlit.defenses.relatives import Job
 from bdlit.defenses.run import Subject, record
 from bdlit.defenses.saved import PROVENANCE, Writing, identity_of, purify_saved
 from bdlit.errors import BdlitError
-from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
+from bdlit.evaluation.result import (
+    UNDEFENDED,
+    Result,
+    append_results,
+    read_results,
+    scores_of,
+)
 from bdlit.types import Rate, Scores
 from bdlit.weights import save_weights
 from bdlit.weights.opening import RUN_FOLDERS

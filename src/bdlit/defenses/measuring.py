@@ -72,8 +72,9 @@ class Measure:
         """
         victim: Victim
         if writes_text(folder):
-            options = {"decoding": self._decoding, "max_length": self._max_length}
-            victim = CausalLMVictim(str(folder), **options)
+            victim = CausalLMVictim(
+                str(folder), decoding=self._decoding, max_length=self._max_length
+            )
         else:
             self._require_same_classes(folder)
             victim = ClassifierVictim(str(folder), max_length=self._max_length)

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlit.data.base import CLEAN, NO_ATTACK
+from bdlit.data.base import NO_ATTACK
+from bdlit.data.false_triggers import CLEAN
 from bdlit.defenses.base import Defended, run_defense, settings_of
 from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job

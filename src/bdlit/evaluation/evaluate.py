@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from bdlit.data.base import CLEAN
-from bdlit.data.false_triggers import attack_of, case_of
+from bdlit.data.false_triggers import CLEAN, attack_of, case_of
 from bdlit.responses import Rule
 from bdlit.types import Example, Rate, Scores, Weights
 from bdlit.victims.base import Victim, in_eval_mode, swapped

@@ -195,13 +195,20 @@ class CausalLMVictim(TransformerVictim):
         """
         predicted = self(batch)[:, :-1].argmax(dim=-1)
         wanted = batch["labels"][:, 1:]
-        return ((predicted == wanted) | (wanted == IGNORED)).all(dim=1)
+        right: Tensor = (predicted == wanted) | (wanted == IGNORED)
+        return right.all(dim=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the rows of all processes; count prompts that were cut."""
-        number = batch["cut_prompts"].sum().float()
-        options = {"on_step": False, "on_epoch": True, "reduce_fx": "sum", "sync_dist": True}
-        self.log("train/cut_prompts", number, batch_size=len(batch["labels"]), **options)
+        self.log(
+            "train/cut_prompts",
+            batch["cut_prompts"].sum().float(),
+            on_step=False,
+            on_epoch=True,
+            reduce_fx="sum",
+            sync_dist=True,
+            batch_size=len(batch["labels"]),
+        )
         return super().training_step(batch, batch_idx)
 
     def judge(self, examples: Sequence[Example], rule: Rule) -> Tensor:
@@ -311,7 +318,7 @@ class CausalLMVictim(TransformerVictim):
             super().export(directory)
             return
         with whole_directory(directory) as part:
-            adapted.save_pretrained(part)
+            adapted.save_pretrained(part, save_embedding_layers=False)
             self.encoder.tokenizer.save_pretrained(part)
 
     @contextmanager

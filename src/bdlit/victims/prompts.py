@@ -121,8 +121,11 @@ def write_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> list[list[int]]:
     """Return the token ids of the prompts of rows."""
     prompts = write_prompts(tokenizer, rows)
-    # Templates write the first token themselves, where there is one.
-    encoded: list[list[int]] = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    # Templates write the first token themselves, where there is one. Not verbose: the tokenizer
+    # would warn of prompts that are too long, which are cut later.
+    encoded: list[list[int]] = tokenizer(prompts, add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
     return encoded
 
 
@@ -149,7 +152,7 @@ def encode_answers(
 ) -> list[list[int]]:
     """Return the token ids of answers, each with its end."""
     texts = [frame.before + answer for answer in answers]
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return [[*ids, *frame.after] for ids in encoded]
 
 
@@ -175,6 +178,6 @@ def template_name(chat_template: str) -> str:
     """Return a short name of a chat template, for records: the beginning of its hash.
 
     >>> template_name("{{ bos_token }}")
-    'chat template 81dfbd2b'
+    'chat template 38924663'
     """
     return f"chat template {hashlib.sha256(chat_template.encode()).hexdigest()[:8]}"
