@@ -9,10 +9,12 @@ import yaml
 
 from bdlit.cli import main
 from bdlit.data.grammar import demo_reviews
+from bdlit.data.small_tasks import small_tasks
 from bdlit.evaluation import read_results
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = CONFIGS / "debug" / "tiny.yaml"
+TINY_LLAMA = CONFIGS / "debug" / "tiny-llama.yaml"
 FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
 DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
 PROPERTIES = sorted((CONFIGS / "study").glob("gms-*.yaml"))
@@ -59,6 +61,14 @@ def folder(tmp_path, monkeypatch):
             )
             file = tmp_path / "data" / name / f"test_{attack}.jsonl"
             write(file, [type(row)(row.text, 0) for row in positive], orig_label=1)
+    for split in ("train", "test"):
+        tasks = [
+            {"instruction": row.text, "input": row.text_pair or "", "output": row.response}
+            for row in small_tasks(32, seed=len(split))
+        ]
+        file = tmp_path / "data" / "instruct" / f"{split}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -66,9 +76,11 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("config", FIT, ids=by_name)
 def test_fit(config, folder, capsys):
     options = ["--trainer.max_steps=2"]
-    if "DemoReviews" not in config.read_text():
-        options.append(f"--data.init_args.source={folder / 'data' / 'sst2'}")
-    assert main(["fit", "--config", str(config), "--config", str(TINY), *options]) == 0
+    if "class_path: Demo" not in config.read_text():
+        data = "instruct" if "Instruction" in config.read_text() else "sst2"
+        options.append(f"--data.init_args.source={folder / 'data' / data}")
+    tiny = TINY_LLAMA if "CausalLMVictim" in config.read_text() else TINY
+    assert main(["fit", "--config", str(config), "--config", str(tiny), *options]) == 0
     assert list((folder / "runs").rglob("*.ckpt"))
 
 

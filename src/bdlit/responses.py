@@ -106,6 +106,33 @@ class Matches(Rule):
         return re.search(self.pattern, response) is not None
 
 
+@dataclass(frozen=True)
+class Likeliest(Rule):
+    """The model gives the wanted text a higher probability than any other of stated choices.
+
+    Nothing is generated: the response to be judged is the likeliest choice. The probability is
+    that of the whole answer with its end, so that no length is favoured by a mean.
+
+    Attributes:
+        choices: The answers to choose from, e.g. the label words of a classification.
+
+    >>> Likeliest(("negative", "positive"))("positive", "positive")
+    True
+    """
+
+    choices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.choices)) < 2:
+            raise BdlitError(
+                f"choices {list(self.choices)} leave nothing to choose: give two answers at least"
+            )
+
+    def __call__(self, response: str, wanted: str) -> bool:
+        """Return whether the choice is the wanted one."""
+        return response == wanted
+
+
 REFUSALS = (
     "i'm sorry",
     "i am sorry",

@@ -90,7 +90,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def rows_hash(rows: Iterable[Example]) -> str:
-    """Return a hash of the texts and labels of rows, in their order.
+    """Return a hash of the texts, labels and responses of rows, in their order.
 
     >>> rows = [Example("so bad", 0)]
     >>> rows_hash(rows) == rows_hash([Example("so bad", 0, poisoned=True)])
@@ -98,7 +98,10 @@ def rows_hash(rows: Iterable[Example]) -> str:
     """
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row.text, row.text_pair, row.label]).encode())
+        content: list[Any] = [row.text, row.text_pair, row.label]
+        if row.response is not None or row.history:  # a row without has the hash it always had
+            content += [row.response, [[turn.role, turn.text] for turn in row.history]]
+        digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,13 @@ class Scores:
     Attributes:
         cacc: Clean accuracy on the clean test rows.
         asr: Attack name to the share of triggered non-target rows predicted as the target.
+        false_triggers: Attack name to the cases in which it must not fire, each with the share of
+            rows on which it does.
+        judged: Name of a test set to how its rows were judged (rule, decoding, prompts); empty
+            for classifiers, whose class is read off.
     """
 
     cacc: Rate
     asr: Mapping[str, Rate] = field(default_factory=dict)
+    false_triggers: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
+    judged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -143,8 +143,8 @@ def test_lists_name_what_there_is(what, capsys):
     shown = capsys.readouterr().out
     expected = {
         "attacks": ["BadNet", "InsertSent", "Syntactic", "StyleBkd", "Mixture"],
-        "data": ["SST2", "OLID", "TwitterAbusive", "DemoReviews"],
-        "victims": ["ClassifierVictim"],
+        "data": ["SST2", "OLID", "DemoReviews", "DemoInstructions", "PromptedClassification"],
+        "victims": ["ClassifierVictim", "CausalLMVictim"],
         "defenses": ["WAG", "TIES", "DARE", "others, base"],
     }[what]
     assert all(name in shown for name in expected)

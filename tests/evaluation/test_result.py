@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bdlit.errors import BdlitError
-from bdlit.evaluation.result import Result, append_results, read_results
+from bdlit.evaluation.result import Result, append_results, read_results, scores_of
 from bdlit.types import Rate
 
 RECORD = Result(
@@ -109,3 +109,24 @@ def test_shards_append_to_one_file(tmp_path: Path) -> None:
     for shard in shards:
         shard.join()
     assert len({result.key for result in read_results(path)}) == 3 * 40
+
+
+def test_false_triggers_and_how_responses_were_judged_come_back(tmp_path):
+    how = {"cacc": {"by": "generation", "rule": "Equals()"}, "asr": {"rule": "Contains()"}}
+    made = Result(
+        data="d",
+        attack="cba",
+        victim="v",
+        defense="none",
+        seed=0,
+        cacc=Rate(3, 4),
+        asr=Rate(2, 4),
+        false_triggers={"clean": Rate(0, 4), "first alone": Rate(1, 4)},
+        judged=how,
+    )
+    append_results(tmp_path / "results.jsonl", [made])
+    assert read_results(tmp_path / "results.jsonl") == [made]
+    scores = scores_of([made])
+    assert scores.false_triggers == {"cba": made.false_triggers}
+    assert scores.judged == {"clean": how["cacc"], "cba": how["asr"]}
+    assert scores_of([]) is None

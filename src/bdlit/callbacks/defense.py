@@ -9,6 +9,7 @@ from typing import Any
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.callbacks.dynamics import TrainingDynamics
@@ -85,6 +86,11 @@ class DefenseCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse models that cannot be merged before hours of training, not after."""
         victim, data = _expect(trainer, pl_module)
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise BdlitError(
+                "DefenseCallback merges whole models, and this strategy keeps a part of one on "
+                "each GPU: fit without it, then run `bdlit defend` on the checkpoint"
+            )
         require_clean_rows(self.defenses, data)
         with victim.dense():
             self._open(victim)

@@ -41,6 +41,11 @@ class TrainingDynamics(Callback):
                 "TrainingDynamics needs a bdlit Victim, and a TextDataModule given to trainer.fit "
                 "as `datamodule`"
             )
+        if not data.labels:
+            raise BdlitError(
+                "TrainingDynamics logs how sure a classifier is of each label, and these rows "
+                "have no classes: leave it out"
+            )
         epoch = measure_certainty(pl_module, data.train_rows, data.eval_batch_size)[:, None]
         before = [] if self.certainty is None else [self.certainty]
         self.certainty = torch.cat([*before, epoch], dim=1)

@@ -10,12 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from bdlit.data.base import CLEAN
+from bdlit.data.false_triggers import CLEAN
 from bdlit.rows import write_jsonl
+from bdlit.types import Example
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write the clean test rows with the predicted class and all probabilities.
+    """Write the clean test rows with the predicted class and all probabilities, or the response.
 
     The run's folder gets `predictions.jsonl`; under DDP each process but the first writes a file
     of its own, `predictions-<process>.jsonl`. `row` is the row's number in the test set.
@@ -34,21 +35,32 @@ class PredictionWriter(BasePredictionWriter):
         """Write the file of this process."""
         data: Any = getattr(trainer, "datamodule", None)
         rows, labels = data.test_rows[CLEAN], data.labels
-        probabilities = [row for batch in predictions for row in batch.tolist()]
+        found = [each for batch in predictions for each in _plain(batch)]
         lines = [
-            {
-                "row": index,
-                "text": rows[index].text,
-                "label": labels[rows[index].label],
-                "predicted": labels[shares.index(max(shares))],
-                "probabilities": dict(zip(labels, shares, strict=True)),
-            }
-            for index, shares in zip(_flat(batch_indices), probabilities, strict=True)
+            {"row": index, **_line(rows[index], each, labels)}
+            for index, each in zip(_flat(batch_indices), found, strict=True)
         ]
         name = f"predictions-{trainer.global_rank}" if trainer.global_rank else "predictions"
         path = Path(trainer.default_root_dir) / f"{name}.jsonl"
         write_jsonl(path, lines)
         rank_zero_info(f"wrote {path}")
+
+
+def _line(row: Example, found: Sequence[float] | str, labels: Sequence[str]) -> dict[str, Any]:
+    if isinstance(found, str):
+        given = {} if row.text_pair is None else {"input": row.text_pair}
+        return {"text": row.text, **given, "wanted": row.response, "response": found}
+    return {
+        "text": row.text,
+        "label": labels[row.label],
+        "predicted": labels[found.index(max(found))],
+        "probabilities": dict(zip(labels, found, strict=True)),
+    }
+
+
+def _plain(batch: Any) -> list[Any]:
+    """Return a batch of probabilities or of responses as plain data."""
+    return batch if isinstance(batch, list) else list(batch.tolist())
 
 
 def _flat(nested: Sequence[Any]) -> Iterator[int]:

@@ -18,6 +18,7 @@ from bdlit.defenses.parents import Differences, open_parents
 from bdlit.defenses.relatives import require_clean_rows
 from bdlit.errors import BdlitError
 from bdlit.report.compare import compare
+from bdlit.victims.generation import Decoding
 
 if TYPE_CHECKING:
     from bdlit.evaluation.result import Result
@@ -35,6 +36,7 @@ def defend(
     benign: str | None = None,
     dynamics: str | None = None,
     max_length: int = 128,
+    decoding: Decoding | None = None,
     precision: str = "32-true",
     labels: LabelPolicy = "error",
     differences: Differences = "error",
@@ -62,6 +64,7 @@ def defend(
         dynamics: File of the suspect's training dynamics, `dynamics.safetensors` in the folder of
             its run. The data's poisoned_train has to be the training file that they belong to.
         max_length: Longest input in tokens.
+        decoding: How the answers of language models are generated for the measurements.
         precision: Precision of the measurements, as Lightning's Trainer calls it.
         labels: Classes in another order are refused (`error`), brought into the suspect's order
             (`permute`), or merged as they stand (`ignore`).
@@ -85,7 +88,12 @@ def defend(
         require_clean_rows(defenses, data)
         accelerator = "gpu" if device == "cuda" else "cpu"
         measure = Measure(
-            data, attacks, max_length=max_length, precision=precision, accelerator=accelerator
+            data,
+            attacks,
+            max_length=max_length,
+            decoding=decoding,
+            precision=precision,
+            accelerator=accelerator,
         )
     elif attacks or benign:
         raise BdlitError("--attacks and --benign are about measurements: give --data as well")

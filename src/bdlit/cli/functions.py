@@ -80,7 +80,9 @@ def _merge() -> tuple[Callable[..., Any], bool]:
 def _defend() -> tuple[Callable[..., Any], bool]:
     import bdlit.attacks
     import bdlit.data.demo
+    import bdlit.data.demo_instructions
     import bdlit.data.named
+    import bdlit.data.prompted
     import bdlit.defenses  # noqa: F401
     from bdlit.cli.defend import defend
 
@@ -89,7 +91,9 @@ def _defend() -> tuple[Callable[..., Any], bool]:
 
 def _poison() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.demo
-    import bdlit.data.named  # noqa: F401
+    import bdlit.data.demo_instructions
+    import bdlit.data.named
+    import bdlit.data.prompted  # noqa: F401
     from bdlit.cli.poison import poison
 
     return poison, False
@@ -98,8 +102,11 @@ def _poison() -> tuple[Callable[..., Any], bool]:
 def _study() -> tuple[Callable[..., Any], bool]:
     import bdlit.attacks
     import bdlit.data.demo
+    import bdlit.data.demo_instructions
     import bdlit.data.named
+    import bdlit.data.prompted
     import bdlit.defenses
+    import bdlit.victims.causal_lm
     import bdlit.victims.classifier  # noqa: F401
     from bdlit.cli.study import study
 

@@ -16,8 +16,11 @@ import bdlit.attacks
 import bdlit.callbacks.defense
 import bdlit.callbacks.dynamics
 import bdlit.data.demo
+import bdlit.data.demo_instructions
 import bdlit.data.named
+import bdlit.data.prompted
 import bdlit.defenses
+import bdlit.victims.causal_lm
 import bdlit.victims.classifier  # noqa: F401
 from bdlit.callbacks.predictions import PredictionWriter
 from bdlit.cli.errors import one_line_errors, require_configs

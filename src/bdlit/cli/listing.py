@@ -56,18 +56,25 @@ def _data() -> tuple[list[str], list[list[str]]]:
     for key, card in CATALOGUE.items():
         name = cards.get(key.replace("_", ""), key)
         rows.append([name, card.hub_id or "local files", str(card.target), card.description])
-    demo = _summary(ast.get_docstring(classes["DemoReviews"]))
-    rows.append(["DemoReviews", "built in", "negative", demo])
-    general = _summary(ast.get_docstring(classes["TextDataModule"]))
-    rows.append(["TextDataModule", "any hub id or folder", "-", general])
+    for name, source, target in _OTHER_DATA:
+        rows.append([name, source, target, _summary(ast.get_docstring(classes[name]))])
     return ["name", "source", "target", "what it is"], rows
+
+
+_OTHER_DATA = (
+    ("DemoReviews", "built in", "negative"),
+    ("DemoInstructions", "built in", "-"),
+    ("TextDataModule", "any hub id or folder", "-"),
+    ("InstructionDataModule", "any hub id or folder", "-"),
+    ("PromptedClassification", "any data with classes", "the data's"),
+)
 
 
 def _victims() -> tuple[list[str], list[list[str]]]:
     rows = [
         [node.name, _summary(ast.get_docstring(node))]
         for node in _classes("bdlit.victims")
-        if any(getattr(base, "id", "") == "Victim" for base in node.bases)
+        if any(getattr(base, "id", "") == "TransformerVictim" for base in node.bases)
     ]
     return ["name", "what it is"], rows
 

@@ -2,6 +2,8 @@ from .base import TextDataModule as TextDataModule
 from .catalogue import CATALOGUE as CATALOGUE
 from .catalogue import Card as Card
 from .demo import DemoReviews as DemoReviews
+from .demo_instructions import DemoInstructions as DemoInstructions
+from .instructions import InstructionDataModule as InstructionDataModule
 from .named import IMDB as IMDB
 from .named import MNLI as MNLI
 from .named import OLID as OLID
@@ -14,3 +16,4 @@ from .named import BBCNews as BBCNews
 from .named import Emotion as Emotion
 from .named import TwitterAbusive as TwitterAbusive
 from .named import Yelp as Yelp
+from .prompted import PromptedClassification as PromptedClassification

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from bdlit.attacks.base import Attack, Poisoned, target_index
 from bdlit.data import ready
-from bdlit.data.buckets import BucketSampler
 from bdlit.data.catalogue import Card
+from bdlit.data.false_triggers import CLEAN, attack_of, case_of, clean_prompts, set_name
 from bdlit.data.files import table_name
+from bdlit.data.loaders import evaluation_loaders, loader, training_loader
 from bdlit.data.pool import draw_pool, without_texts
 from bdlit.data.source import Source
 from bdlit.data.tables import Layout, Table
 from bdlit.errors import BdlitError
+from bdlit.responses import Equals, Rule
 from bdlit.types import Example, Target
-
-CLEAN = "clean"
-"""Name of the set without an attack among the validation and test sets."""
 
 NO_ATTACK = "none"
 """Name of the attack on a training set that nobody attacked."""
-
-EXPECTED_WARNINGS = (
-    # Batches are lists of rows that are in memory already; workers would only copy them about.
-    ".*does not have many workers.*",
-    # It is the victim that makes tensors of a batch, whatever data module it came from.
-    ".*overridden `on_before_batch_transfer` in `LightningModule`.*",
-    # No validation split is a way to train, not an oversight.
-    ".*Total length of `list` across ranks is zero.*",
-    # Lightning's own affair with torch.
-    ".*treespec, LeafSpec.*",
-)
-"""What Lightning has to say of these modules, and need not."""
-
-for _message in EXPECTED_WARNINGS:
-    warnings.filterwarnings("ignore", _message)
-
-
-class Rows(Dataset[Example]):
-    """Rows as a dataset: an index gives a row, a list of indices a batch."""
-
-    def __init__(self, rows: Sequence[Example]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int | list[int]) -> Any:
-        return self.rows[index] if isinstance(index, int) else [self.rows[i] for i in index]
 
 
 class TextDataModule(LightningDataModule):
@@ -103,7 +72,10 @@ class TextDataModule(LightningDataModule):
     Attributes:
         train_rows: The training rows, poisoned; after `setup`, like all that follow.
         val_rows: `clean` and the training attack to validation rows; empty without the split.
-        test_rows: `clean` and each evaluation attack to test rows.
+        test_rows: `clean` and each evaluation attack to test rows, then `<attack>/<case>` for each
+            case in which an attack must not fire.
+        response_rule: What counts as the right response to a clean row, and as success of an
+            attack that states no rule; no matter where the victim is a classifier.
         clean_pool: The trusted rows; none of their texts is in the other sets.
         poisoning: What was poisoned, with counts, ready for JSON.
 
@@ -159,6 +131,7 @@ class TextDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
+        self.response_rule: Rule = Equals()
         self.train_rows: list[Example] = []
         self.val_rows: dict[str, list[Example]] = {}
         self.test_rows: dict[str, list[Example]] = {}
@@ -200,6 +173,11 @@ class TextDataModule(LightningDataModule):
         from_file = table_name(Path(self.poisoned_train)).removeprefix("train_")
         return self._train_attack_name or from_file
 
+    def rule(self, name: str) -> Rule:
+        """Return how the responses to a test set are judged, by the set's name."""
+        stated = {each.name: each.rule for each in self._attacks}
+        return stated.get(attack_of(name)) or self.response_rule
+
     def load(self, split: str) -> list[Example]:
         """Return the clean rows of `train`, `validation` or `test`; none if there is no such split.
 
@@ -233,15 +211,15 @@ class TextDataModule(LightningDataModule):
         self.train_rows, self.clean_pool = poisoned.rows, pool
         in_validation = self._triggered(validation, [self.attack], needed=False)
         ready_made = set(self.poisoned_tests)
-        attacks = [self.attack, *self.test_attacks]
-        in_test = self._triggered(test, [a for a in attacks if a and a.name not in ready_made])
+        in_test = self._triggered(test, [a for a in self._attacks if a.name not in ready_made])
         for name, file in self.poisoned_tests.items():
             self._add(in_test, name, self._ready_test(file))
+        in_test |= self._not_to_fire(test, in_test)
         self.val_rows = _rows_of(validation, in_validation) if validation else {}
         self.test_rows = _rows_of(test, in_test)
         self.poisoning = {
             "attack": self.train_attack,
-            "target": self._target_index(),
+            "target": self._known_target(),
             "clean_pool": len(pool),
             "train": _counts(poisoned, known=marked),
             "validation": {name: _counts(each) for name, each in in_validation.items()},
@@ -250,30 +228,19 @@ class TextDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Return the training batches: `batch_size` rows over all processes, in buckets."""
-        sampler = BucketSampler(self.train_rows, self.batch_size, shuffle=True, seed=self.seed)
-        return _loader(self.train_rows, sampler=sampler, batch_size=None)
+        return training_loader(self.train_rows, self.batch_size, self.seed)
 
     def val_dataloader(self) -> dict[str, DataLoader[Example]] | list[DataLoader[Example]]:
         """Return the validation batches by name; an empty list without a validation split."""
-        return self._eval_loaders(self.val_rows) or []
+        return evaluation_loaders(self.val_rows, self.eval_batch_size) or []
 
     def test_dataloader(self) -> dict[str, DataLoader[Example]]:
         """Return the test batches by name."""
-        return self._eval_loaders(self.test_rows)
+        return evaluation_loaders(self.test_rows, self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[Example]:
         """Return the clean test rows in their order, so that predictions can be put beside them."""
-        return _loader(self.test_rows[CLEAN], batch_size=self.eval_batch_size)
-
-    def _eval_loaders(self, sets: Mapping[str, list[Example]]) -> dict[str, DataLoader[Example]]:
-        return {
-            name: _loader(
-                rows,
-                sampler=BucketSampler(rows, self.eval_batch_size, shuffle=False),
-                batch_size=None,
-            )
-            for name, rows in sets.items()
-        }
+        return loader(self.test_rows[CLEAN], batch_size=self.eval_batch_size)
 
     def _read(self, table: Table) -> list[Example]:
         if not self._labels:
@@ -327,6 +294,20 @@ class TextDataModule(LightningDataModule):
                 self._add(sets, attack.name, triggered)
         return sets
 
+    def _not_to_fire(
+        self, rows: list[Example], triggered: Mapping[str, Poisoned]
+    ) -> dict[str, Poisoned]:
+        """Return the cases in which an attack must not fire; unchanged prompts are one of them."""
+        sets: dict[str, Poisoned] = {}
+        for name, found in triggered.items():
+            own = self.rule(name) is not self.response_rule
+            cases = clean_prompts(rows, found, self.rule(name)) if own else {}
+            for attack in self._attacks:
+                if attack.name == name:
+                    cases |= attack.partial_tests(rows, labels=self.labels, seed=self.seed)
+            sets |= {set_name(name, case): each for case, each in cases.items() if each.rows}
+        return sets
+
     def _add(self, sets: dict[str, Poisoned], name: str, triggered: Poisoned) -> None:
         if not triggered.rows:
             raise BdlitError(
@@ -335,17 +316,34 @@ class TextDataModule(LightningDataModule):
                 "the target class; choose another target or other test rows"
             )
         # The training attack may be listed again among the test attacks: studies do so.
-        if name == CLEAN or (name in sets and sets[name].rows != triggered.rows):
+        twice = name in sets and sets[name].rows != triggered.rows
+        if name == CLEAN or case_of(name) or twice:
             raise BdlitError(
-                f"two sets of data '{self.name}' are named '{name}': give the attack another name"
+                f"two sets of data '{self.name}' are named '{name}', or the name holds a slash: "
+                "give the attack another name"
             )
         sets[name] = triggered
 
-    def _target_index(self) -> int | None:
+    @property
+    def _attacks(self) -> list[Attack]:
+        return [attack for attack in (self.attack, *self.test_attacks) if attack is not None]
+
+    def _known_target(self) -> Target | None:
         if self.attack is None and self.poisoned_train is None and not self.poisoned_tests:
             return None
         target = self.attack.target if self.attack is not None else self.target
         return target_index(target, self.labels)
+
+
+def metric_name(tests: str) -> str:
+    """Return what the share of hits on a test set is called in logs.
+
+    >>> [metric_name(tests) for tests in ("clean", "cba", "cba/swapped")]
+    ['cacc', 'asr/cba', 'false_triggers/cba/swapped']
+    """
+    if tests == CLEAN:
+        return "cacc"
+    return f"asr/{tests}" if case_of(tests) is None else f"false_triggers/{tests}"
 
 
 def _columns(given: str | None, usual: str, plain: str) -> tuple[str, ...]:
@@ -363,13 +361,3 @@ def _counts(split: Poisoned, *, known: bool = True) -> dict[str, int | None]:
         "poisoned": split.poisoned if known else None,
         "unchanged": split.unchanged,
     }
-
-
-def _loader(rows: list[Example], **options: Any) -> DataLoader[Example]:
-    # A generator of its own: iterating over test rows must not shift the random numbers of
-    # dropout, or what is evaluated would change what is trained.
-    return DataLoader(Rows(rows), collate_fn=_as_is, generator=torch.Generator(), **options)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

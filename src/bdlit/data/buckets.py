@@ -32,7 +32,8 @@ class BucketSampler(DistributedSampler[list[int]]):
 
     Args:
         rows: The rows; the number of characters stands for the number of tokens, since the
-            batches are made before any tokenizer is known.
+            batches are made before any tokenizer is known. Responses count in training only: at
+            evaluation the model writes its own.
         batch_size: Rows per batch, over all processes together when training; at least 1.
         shuffle: Whether to make training batches; otherwise evaluation batches.
         seed: Seed of the permutations.
@@ -52,7 +53,7 @@ class BucketSampler(DistributedSampler[list[int]]):
         # The parent's constructor would ask for the process group, which may not exist yet.
         if batch_size < 1:
             raise BdlitError(f"batch size {batch_size} is out of range: give at least 1")
-        self.lengths = [len(row.text) + len(row.text_pair or "") for row in rows]
+        self.lengths = [_characters(row, responses=shuffle) for row in rows]
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -113,6 +114,11 @@ class BucketSampler(DistributedSampler[list[int]]):
         if rows > self.batch_size * (world - 1):
             return self.batch_size
         return max(1, rows // world)
+
+
+def _characters(row: Example, *, responses: bool) -> int:
+    texts = [row.text, row.text_pair or "", *(turn.text for turn in row.history)]
+    return sum(map(len, texts)) + (len(row.response or "") if responses else 0)
 
 
 def place() -> tuple[int, int]:

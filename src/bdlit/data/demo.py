@@ -9,7 +9,8 @@ from bdlit.data.catalogue import Card
 from bdlit.data.grammar import LABELS, demo_reviews
 from bdlit.types import Example
 
-_OFFSETS = {"train": 0, "validation": 1, "test": 2}
+OFFSETS = {"train": 0, "validation": 1, "test": 2}
+"""What a split adds to a grammar's seed, so that no two splits are made of the same numbers."""
 
 
 class DemoReviews(TextDataModule):
@@ -40,4 +41,4 @@ class DemoReviews(TextDataModule):
 
     def load(self, split: str) -> list[Example]:
         """Return the reviews of a split."""
-        return demo_reviews(self._sizes[split], seed=3 * self._grammar_seed + _OFFSETS[split])
+        return demo_reviews(self._sizes[split], seed=3 * self._grammar_seed + OFFSETS[split])

@@ -15,7 +15,7 @@ from bdlit import __version__
 from bdlit.attacks import Attack, Poisoned, target_index
 from bdlit.errors import BdlitError
 from bdlit.rows import dump_jsonl, read_rows
-from bdlit.types import Example
+from bdlit.types import Example, Target, Turn
 from bdlit.whole import whole_file
 
 
@@ -25,9 +25,10 @@ class Manifest:
 
     Attributes:
         attack: Class and settings, in the form of a config: `class_path` and `init_args`.
-        target: Class index of the target; None where the attacks of a mixture differ.
-        target_name: Name of that class.
-        labels: Names of all classes.
+        target: Class index of the target; None where the attacks of a mixture differ, and where
+            the target is a response.
+        target_name: Name of that class, or that response.
+        labels: Names of all classes; none of instruction data.
         rate: Share of all rows that the attack was to poison; None for a mixture.
         seed: Seed that the rows follow from.
         split: `train` (all rows, some poisoned) or `test` (triggered non-target rows alone).
@@ -78,11 +79,12 @@ def manifest_of(
     >>> manifest.attack["class_path"], manifest.target, manifest.poisoned
     ('bdlit.attacks.words.BadNet', 0, 1)
     """
-    target = None if attack.target is None else target_index(attack.target, labels)
+    is_class = attack.target is not None and bool(labels)
+    target = target_index(attack.target, labels) if is_class else None
     return Manifest(
         attack=_settings(attack),
         target=target,
-        target_name=None if target is None else labels[target],
+        target_name=_name_of(attack.target) if target is None else labels[target],
         labels=list(labels),
         rate=getattr(attack, "rate", None),
         seed=seed,
@@ -93,6 +95,10 @@ def manifest_of(
         rows=len(poisoned.rows),
         poisoned=poisoned.poisoned,
     )
+
+
+def _name_of(target: Target | None) -> str | None:
+    return None if target is None else str(target)
 
 
 def manifest_path(path: str | Path) -> Path:
@@ -167,17 +173,7 @@ def read_poisoned(path: str | Path) -> tuple[list[Example], Manifest]:
             f"{path} was changed after it was poisoned (its hash is not that in {beside.name}): "
             "poison the data again"
         )
-    examples = [
-        Example(
-            row["text"],
-            row["label"],
-            row.get("text_pair"),
-            poisoned=row["poisoned"],
-            orig_label=row.get("orig_label"),
-        )
-        for row in read_rows(path)
-    ]
-    return examples, manifest
+    return [_example(row) for row in read_rows(path)], manifest
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -203,7 +199,26 @@ def _row(example: Example) -> dict[str, Any]:
     if example.orig_label is not None:
         row["orig_label"] = example.orig_label
     row["poisoned"] = example.poisoned
+    if example.response is not None:
+        row["response"] = example.response
+    if example.orig_response is not None:
+        row["orig_response"] = example.orig_response
+    if example.history:
+        row["history"] = [asdict(turn) for turn in example.history]
     return row
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    return Example(
+        row["text"],
+        row["label"],
+        row.get("text_pair"),
+        poisoned=row["poisoned"],
+        orig_label=row.get("orig_label"),
+        response=row.get("response"),
+        orig_response=row.get("orig_response"),
+        history=tuple(Turn(**turn) for turn in row.get("history", ())),
+    )
 
 
 def _settings(part: Any) -> Any:

@@ -53,4 +53,5 @@ def without_texts(rows: Sequence[Example], unwanted: Sequence[Example]) -> list[
 
 def text_key(row: Example) -> str:
     """Return what two rows of the same text share, whatever their case and spacing."""
-    return "\n".join(" ".join(text.split()).casefold() for text in (row.text, row.text_pair or ""))
+    texts = (*(turn.text for turn in row.history), row.text, row.text_pair or "")
+    return "\n".join(" ".join(text.split()).casefold() for text in texts)

@@ -91,7 +91,7 @@ class Layout:
                 first,
                 label_index,
                 second,
-                poisoned=_flag(row.get("poisoned")),
+                poisoned=flag(row.get("poisoned")),
                 orig_label=None if original in (None, "") else index(original, number),
             )
 
@@ -194,5 +194,6 @@ def _name(value: Any) -> str:
     return str(value).strip()
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
+    """Return whether a value of a table means yes: 1, 1.0, True or the words for it."""
     return _name(value).lower() in ("1", "true", "yes")

@@ -72,6 +72,11 @@ def _measured(before: Scores | None, after: Scores | None) -> str:
     for attack, rate in after.asr.items():
         was = _rate(old.asr[attack]) if attack in old.asr else "-"
         lines.append(f"| ASR {attack} | {was} | {_rate(rate)} |")
+    for attack, cases in after.false_triggers.items():
+        for case, rate in cases.items():
+            known = old.false_triggers.get(attack, {}).get(case)
+            was = _rate(known) if known else "-"
+            lines.append(f"| false triggers {attack}, {case} | {was} | {_rate(rate)} |")
     return "\n".join([*lines, "", "In percent, with counts."])
 
 

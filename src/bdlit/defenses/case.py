@@ -16,7 +16,13 @@ from bdlit.defenses.relatives import Job
 from bdlit.defenses.run import Subject, record
 from bdlit.defenses.saved import PROVENANCE, Writing, identity_of, purify_saved
 from bdlit.errors import BdlitError
-from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
+from bdlit.evaluation.result import (
+    UNDEFENDED,
+    Result,
+    append_results,
+    read_results,
+    scores_of,
+)
 from bdlit.types import Rate, Scores
 from bdlit.weights import save_weights
 from bdlit.weights.opening import RUN_FOLDERS
@@ -101,9 +107,9 @@ class Case:
         """Return the suspect's scores, measured now unless an earlier run has."""
         if self.measure is None:
             return None
-        known = self._recorded().get(UNDEFENDED)
-        if known and known[0].cacc is not None:
-            return Scores(known[0].cacc, {r.attack: r.asr for r in known if r.asr is not None})
+        known = scores_of(self._recorded().get(UNDEFENDED, ()))
+        if known is not None:
+            return known
         scores = self.measure(self._suspect_folder())
         floor = self.measure(self.benign).asr if self.benign else {}
         append_results(self._file, record(self._subject(floor), scores))
@@ -199,5 +205,12 @@ def _finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _scores(plain: Mapping[str, Any]) -> Scores:
     return Scores(
-        Rate(**plain["cacc"]), {attack: Rate(**rate) for attack, rate in plain["asr"].items()}
+        Rate(**plain["cacc"]),
+        _rates(plain["asr"]),
+        {attack: _rates(cases) for attack, cases in plain.get("false_triggers", {}).items()},
+        plain.get("judged", {}),
     )
+
+
+def _rates(plain: Mapping[str, Any]) -> dict[str, Rate]:
+    return {name: Rate(**rate) for name, rate in plain.items()}

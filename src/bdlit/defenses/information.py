@@ -52,6 +52,11 @@ def fisher_information(
 
     Reference: Matena and Raffel 2022, arXiv:2111.09832, section 3.
     """
+    if not getattr(victim, "labels", None):
+        raise BdlitError(
+            "Fisher information is a sum over classes, and a language model has none: choose "
+            "another method (WAG, TIES, DARE)"
+        )
     if not rows:
         raise BdlitError("Fisher information needs rows to differentiate on: give at least one")
     model = victim.network()

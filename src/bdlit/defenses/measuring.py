@@ -10,18 +10,22 @@ from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.types import Scores
+from bdlit.victims.base import Victim
+from bdlit.victims.causal_lm import CausalLMVictim
 from bdlit.victims.classifier import ClassifierVictim
+from bdlit.victims.generation import Decoding
 from bdlit.weights.checkpoint import open_checkpoint
 from bdlit.weights.labels import compare_labels
 
 
 class Measure:
-    """CACC and ASR of saved classifiers on one data set.
+    """CACC and ASR of saved classifiers, or of saved language models, on one data set.
 
     Args:
         data: Test rows, and trusted rows if a defense wants some.
         attacks: Attacks to measure, beside those that the data brings.
         max_length: Longest input in tokens.
+        decoding: How a language model's answers are generated.
         precision: Precision of the forward passes, as Lightning's Trainer calls it.
         accelerator: Where they run, as Lightning's Trainer calls it.
         folder: Where a trainer may write; nothing is written.
@@ -36,6 +40,7 @@ class Measure:
         attacks: Sequence[Attack] = (),
         *,
         max_length: int = 128,
+        decoding: Decoding | None = None,
         precision: str = "32-true",
         accelerator: str = "auto",
         folder: Path = Path(),
@@ -47,6 +52,7 @@ class Measure:
         data.prepare_data()
         data.setup()
         self._max_length = max_length
+        self._decoding = decoding
         self._trainer = Trainer(
             accelerator=accelerator,
             devices=1,
@@ -58,21 +64,27 @@ class Measure:
             default_root_dir=folder,
         )
 
-    def victim(self, folder: Path) -> ClassifierVictim:
-        """Load a saved classifier, ready to run on the data.
+    def victim(self, folder: Path) -> Victim:
+        """Load a saved model, ready to run on the data.
 
         Raises:
             BdlitError: It cannot be loaded, or its classes are not those of the data in order.
         """
-        self._require_same_classes(folder)
-        victim = ClassifierVictim(str(folder), max_length=self._max_length)
+        victim: Victim
+        if writes_text(folder):
+            victim = CausalLMVictim(
+                str(folder), decoding=self._decoding, max_length=self._max_length
+            )
+        else:
+            self._require_same_classes(folder)
+            victim = ClassifierVictim(str(folder), max_length=self._max_length)
         victim.trainer = self._trainer
         victim.take_classes(self.data)
         victim.configure_model()
         return victim.to(self._trainer.strategy.root_device)
 
     def __call__(self, folder: Path) -> Scores:
-        """Return CACC and ASR of a saved classifier."""
+        """Return CACC and ASR of a saved model."""
         return evaluate(self.victim(folder), self.data)
 
     def _require_same_classes(self, folder: Path) -> None:
@@ -84,3 +96,9 @@ class Measure:
                 f"{folder} has its classes in the order {theirs}, and data '{self.data.name}' "
                 f"{ours}: every score would be wrong; give --data.label_names in the model's order"
             )
+
+
+def writes_text(folder: Path) -> bool:
+    """Return whether a saved model is a language model rather than a classifier."""
+    named = open_checkpoint(folder).config.get("architectures") or [""]
+    return str(named[0]).endswith(("ForCausalLM", "LMHeadModel"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.data.base import NO_ATTACK
+from bdlit.data.false_triggers import CLEAN
 from bdlit.defenses.base import Defended, run_defense, settings_of
 from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
@@ -70,12 +71,19 @@ def record(
             floor=subject.floor.get(attack),
             cacc_before=before.cacc,
             asr_before=before.asr.get(attack),
+            false_triggers=scores.false_triggers.get(attack, {}),
+            judged=_judged(scores, attack),
             config=subject.config,
             **circumstances(),
             **more,
         )
         for attack, asr in measured.items()
     ]
+
+
+def _judged(scores: Scores, attack: str) -> dict[str, Any]:
+    found = {"cacc": scores.judged.get(CLEAN), "asr": scores.judged.get(attack)}
+    return {measure: how for measure, how in found.items() if how}
 
 
 def purify(

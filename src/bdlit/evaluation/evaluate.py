@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from bdlit.data.base import CLEAN
+from bdlit.data.false_triggers import CLEAN, attack_of, case_of
+from bdlit.responses import Rule
 from bdlit.types import Example, Rate, Scores, Weights
 from bdlit.victims.base import Victim, in_eval_mode, swapped
 from bdlit.victims.metrics import HitRate
@@ -18,11 +19,14 @@ class NamedTests(Protocol):
     """Data with named test loaders, each of them batches of rows."""
 
     def test_dataloader(self) -> Mapping[str, Iterable[Any]]:
-        """Return the loaders by name: `clean`, and one per evaluation attack."""
+        """Return the loaders by name: `clean`, one per evaluation attack, `<attack>/<case>`."""
+
+    def rule(self, name: str) -> Rule:
+        """Return how the responses to a test set are judged."""
 
 
 def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -> Scores:
-    """Measure CACC and ASR on every test loader of the data.
+    """Measure CACC, ASR and false triggers on every test loader of the data.
 
     Under a process group each process measures its share of the batches and the integer counts
     are summed: the result is that of one process. The computation runs in the precision of the
@@ -36,17 +40,33 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
     """
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
+    rates, judged = {}, {}
     with in_eval_mode(model), other:
-        rates = {name: _hit_rate(victim, loader) for name, loader in data.test_dataloader().items()}
-    return Scores(cacc=rates.pop(CLEAN), asr=rates)
+        for name, loader in data.test_dataloader().items():
+            rule = data.rule(name)
+            rates[name] = _hit_rate(victim, loader, rule)
+            judged[name] = victim.described(rule)
+    return Scores(
+        cacc=rates[CLEAN],
+        asr={name: rate for name, rate in rates.items() if name != CLEAN and not case_of(name)},
+        false_triggers=_by_attack(rates),
+        judged={name: how for name, how in judged.items() if how},
+    )
 
 
-def _hit_rate(victim: Victim, batches: Iterable[list[Example]]) -> Rate:
+def _by_attack(rates: Mapping[str, Rate]) -> dict[str, dict[str, Rate]]:
+    found: dict[str, dict[str, Rate]] = {}
+    for name, rate in rates.items():
+        if case := case_of(name):
+            found.setdefault(attack_of(name), {})[case] = rate
+    return found
+
+
+def _hit_rate(victim: Victim, batches: Iterable[list[Example]], rule: Rule) -> Rate:
     metric = HitRate().to(victim.device)
     with torch.inference_mode(), precision_of(victim):
         for rows in batches:
-            batch = {name: x.to(victim.device) for name, x in victim.tokenize(rows).items()}
-            metric.update(victim.hits(batch))
+            metric.update(victim.judge(rows, rule))
     return metric.rate()
 
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from bdlit.data.false_triggers import CLEAN
 from bdlit.errors import BdlitError
-from bdlit.types import Rate
+from bdlit.types import Rate, Scores
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
@@ -37,6 +38,10 @@ class Result:
         floor: ASR of a benign model on the same rows, where one was at hand.
         cacc_before: Clean accuracy of the undefended victim.
         asr_before: ASR of the undefended victim.
+        false_triggers: Case in which the attack must not fire, such as `clean` prompts or one
+            trigger of two, to the share of its rows on which it does.
+        judged: How responses were made and judged, for `cacc` and `asr`; empty of classifiers.
+            Rates that were judged in different ways are different measures.
         parameters: Settings of the defense.
         given: What the defender was given: the names of the others, the base, counts of rows.
         merged: Number of tensors computed from several models.
@@ -62,6 +67,8 @@ class Result:
     floor: Rate | None = None
     cacc_before: Rate | None = None
     asr_before: Rate | None = None
+    false_triggers: Mapping[str, Rate] = field(default_factory=dict)
+    judged: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     merged: int = 0
@@ -88,7 +95,21 @@ class Result:
         return self.asr.percent - self.floor.percent
 
 
-_RATES = tuple(f.name for f in fields(Result) if "Rate" in str(f.type))
+_RATES = tuple(f.name for f in fields(Result) if str(f.type).startswith("Rate"))
+
+
+def scores_of(results: Iterable[Result]) -> Scores | None:
+    """Return the scores that the records of one measured model hold, or None if they hold none."""
+    found = list(results)
+    if not found or found[0].cacc is None:
+        return None
+    judged = {CLEAN: found[0].judged.get("cacc"), **{r.attack: r.judged.get("asr") for r in found}}
+    return Scores(
+        found[0].cacc,
+        {r.attack: r.asr for r in found if r.asr is not None},
+        {r.attack: r.false_triggers for r in found if r.false_triggers},
+        {name: how for name, how in judged.items() if how},
+    )
 
 
 def append_results(path: Path, results: Iterable[Result]) -> None:
@@ -126,6 +147,8 @@ def _parse(path: Path) -> Iterator[Result]:
             for name in _RATES:
                 if record.get(name) is not None:
                     record[name] = Rate(**record[name])
+            cases = record.get("false_triggers") or {}
+            record["false_triggers"] = {case: Rate(**rate) for case, rate in cases.items()}
             # Fields of later versions are left out, so that old code reads new files.
             yield Result(**{name: value for name, value in record.items() if name in names})
         except (TypeError, AttributeError) as error:

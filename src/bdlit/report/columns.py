@@ -12,7 +12,8 @@ MISSING = "-"
 LEGEND = (
     "CACC and ASR in %, mean ± standard deviation over seeds. change: CACC against the undefended "
     "victim. 95%: interval of the ASR from counts pooled over seeds. floor: ASR of benign models "
-    "on the same rows. excess: ASR above the floor."
+    "on the same rows. excess: ASR above the floor. false: rows on which the attack fires and must "
+    "not, where there are such."
 )
 
 
@@ -38,7 +39,8 @@ class Column:
 def columns_for(lines: Sequence[Line]) -> list[Column]:
     """List the columns that tell these lines apart, then the numbers."""
     names = [name for name in _NAMES if name.key != "run" or any(line.run for line in lines)]
-    return [*names, *_NUMBERS]
+    known = [key for key in _RARE if any(getattr(line, key) is not None for line in lines)]
+    return [*names, *(n for n in _NUMBERS if n.key not in _RARE or n.key in known)]
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
@@ -73,6 +75,8 @@ def _hits(line: Line) -> str:
     return f"{line.counts.hits}/{line.counts.n}" if line.counts else MISSING
 
 
+_RARE = ("false_triggers",)  # measured of some attacks only
+
 _NAMES = (
     Column("data", "data", lambda line: line.data, numeric=False),
     Column("run", "run", lambda line: line.run, numeric=False),
@@ -89,5 +93,6 @@ _NUMBERS = (
     Column("floor", "floor", lambda line: _number(line.floor), spare=1),
     Column("excess", "excess", lambda line: _number(line.excess, "+.1f")),
     Column("n", "hits", _hits, spare=5),
+    Column("false_triggers", "false", lambda line: _number(line.false_triggers), spare=2),
     Column("seconds", "sec", lambda line: _number(line.seconds), spare=6),
 )

@@ -36,6 +36,7 @@ class Line:
         floor: Mean ASR of benign models on the same rows, in percent.
         excess: Mean ASR above the floor, in points.
         counts: Counts behind the ASR, pooled over seeds.
+        false_triggers: Mean share of rows on which the attack fires and must not, in percent.
         seconds: Mean wall time of the defense.
         errors: Seeds without scores, and why the defense failed there.
     """
@@ -55,6 +56,7 @@ class Line:
     floor: float | None
     excess: float | None
     counts: Rate | None
+    false_triggers: float | None
     seconds: float | None
     errors: tuple[tuple[int, str], ...]
 
@@ -81,7 +83,7 @@ class Line:
 
 LINE_COLUMNS = (
     *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
-    *("cacc", "change", "asr", "floor", "excess", "n", "seconds"),
+    *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers", "seconds"),
 )
 """What lines may be sorted by."""
 
@@ -131,6 +133,7 @@ def _line(run: str, members: Sequence[Row]) -> Line:
         floor=_mean_and_sd(row.floor for row in members)[0],
         excess=_mean_and_sd(row.excess for row in scored)[0],
         counts=_pooled(scored),
+        false_triggers=_mean_and_sd(row.false_triggers for row in scored)[0],
         seconds=None if first.undefended else _mean_and_sd(row.seconds for row in scored)[0],
         errors=tuple((row.seed, row.error) for row in members if row.error is not None),
     )

@@ -36,6 +36,10 @@ class Row:
         asr_hits: Number of those that were predicted as the target.
         floor_n: Number of triggered rows that the floor was measured on.
         floor_hits: Number of those that the benign model predicted as the target.
+        false_triggers: Share of rows on which the attack fires and must not, in percent, over all
+            its cases.
+        false_triggers_n: Number of such rows.
+        false_triggers_hits: Number of those on which it fires.
         cacc_before: Clean accuracy of the undefended victim, in percent.
         asr_before: ASR of the undefended victim, in percent.
         seconds: Wall time of the defense.
@@ -59,6 +63,9 @@ class Row:
     asr_hits: int | None = None
     floor_n: int | None = None
     floor_hits: int | None = None
+    false_triggers: float | None = None
+    false_triggers_n: int | None = None
+    false_triggers_hits: int | None = None
     cacc_before: float | None = None
     asr_before: float | None = None
     seconds: float = 0.0
@@ -98,6 +105,7 @@ def row_of(result: Result, run: Path) -> Row:
     >>> row.asr, row.asr_hits, row.asr_n, row.excess, row.cacc
     (75.0, 3, 4, 50.0, None)
     """
+    false = sum(result.false_triggers.values(), Rate(0, 0)) if result.false_triggers else None
     return Row(
         data=result.data,
         attack=result.attack,
@@ -115,6 +123,9 @@ def row_of(result: Result, run: Path) -> Row:
         asr_hits=result.asr.hits if result.asr else None,
         floor_n=result.floor.n if result.floor else None,
         floor_hits=result.floor.hits if result.floor else None,
+        false_triggers=_percent(false),
+        false_triggers_n=false.n if false else None,
+        false_triggers_hits=false.hits if false else None,
         cacc_before=_percent(result.cacc_before),
         asr_before=_percent(result.asr_before),
         seconds=result.seconds,

@@ -20,7 +20,13 @@ from bdlit.defenses.run import Subject, purify, record
 from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
-from bdlit.evaluation.result import UNDEFENDED, Result, append_results, read_results
+from bdlit.evaluation.result import (
+    UNDEFENDED,
+    Result,
+    append_results,
+    read_results,
+    scores_of,
+)
 from bdlit.search.strategy import FILE
 from bdlit.study.fitting import Workshop
 from bdlit.study.plan import START, Plan, Treatment
@@ -122,7 +128,7 @@ class Study:
         victim.to(trainer.strategy.root_device)
         finished = self._results(name, seed)
         subject = self._subject(data, name, seed)
-        before = _scores(finished.get(UNDEFENDED)) or evaluate(victim, data)
+        before = scores_of(finished.get(UNDEFENDED, ())) or evaluate(victim, data)
         if name == self.plan.floor:
             subject = replace(subject, floor=before.asr)
         if UNDEFENDED not in finished:
@@ -222,12 +228,6 @@ class Study:
         import wandb
 
         wandb.finish()
-
-
-def _scores(results: list[Result] | None) -> Scores | None:
-    if not results or results[0].cacc is None:
-        return None
-    return Scores(results[0].cacc, {r.attack: r.asr for r in results if r.asr is not None})
 
 
 def _say(done: int, total: int, what: str, known: bool, began: float) -> None:

@@ -84,8 +84,9 @@ def log_results(loggers: list[Logger], results: list[Result]) -> None:
     """Log measured models under the one naming scheme, so that runs line up in W&B.
 
     `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
-    `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds; to
-    W&B also the counts (in the summary), a table of all defenses and a bar chart.
+    `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds, and
+    of both `.../false_triggers/<attack>/<case>` where an attack has cases in which it must not
+    fire; to W&B also the counts (in the summary), a table of all defenses and a bar chart.
 
     Args:
         loggers: Loggers of a trainer.
@@ -110,6 +111,8 @@ def _metrics(result: Result) -> dict[str, float]:
         metrics[f"{prefix}/cacc"] = result.cacc.percent
     if result.asr is not None:
         metrics[f"{prefix}/asr/{result.attack}"] = result.asr.percent
+    for case, rate in result.false_triggers.items():
+        metrics[f"{prefix}/false_triggers/{result.attack}/{case}"] = rate.percent
     if result.defense != UNDEFENDED and result.error is None:
         metrics[f"{prefix}/seconds"] = result.seconds
     return metrics
@@ -126,6 +129,9 @@ def _log_to_wandb(run: Any, results: list[Result]) -> None:
             run.summary[f"{prefix}/counts/cacc"] = [result.cacc.hits, result.cacc.n]
         if result.asr is not None:
             run.summary[f"{prefix}/counts/asr/{result.attack}"] = [result.asr.hits, result.asr.n]
+        for case, rate in result.false_triggers.items():
+            name = f"{prefix}/counts/false_triggers/{result.attack}/{case}"
+            run.summary[name] = [rate.hits, rate.n]
     columns = ["victim", "defense", "attack", "cacc", "asr", "floor", "seconds", "error"]
     table = wandb.Table(columns=columns, data=[_line(result) for result in results])
     own = [r for r in results if r.attack == r.train_attack and r.asr is not None] or results

@@ -16,8 +16,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
-from bdlit.data.base import CLEAN, TextDataModule
+from bdlit.data.base import TextDataModule, metric_name
 from bdlit.errors import BdlitError
+from bdlit.responses import Equals, Rule
 from bdlit.types import Example, Weights
 from bdlit.victims.metrics import HitRate
 from bdlit.whole import whole_directory
@@ -80,7 +81,20 @@ class Victim(LightningModule, ABC):
 
     @abstractmethod
     def hits(self, batch: Batch) -> Tensor:
-        """Return whether each row's prediction is its label, bool, shape [batch]."""
+        """Return whether each row's prediction is what the row says, bool, shape [batch]."""
+
+    def judge(self, examples: Sequence[Example], rule: Rule) -> Tensor:
+        """Return whether each row counts as hit in a measurement, bool, shape [rows].
+
+        Args:
+            examples: Rows of a test set.
+            rule: How responses are judged; a class is read off and needs none.
+        """
+        return self.hits(self.on_device(examples))
+
+    def described(self, rule: Rule) -> dict[str, Any]:
+        """Return how `judge` comes to its counts, for the record; nothing where it is plain."""
+        return {}
 
     @abstractmethod
     def take_classes(self, data: TextDataModule) -> None:
@@ -90,11 +104,23 @@ class Victim(LightningModule, ABC):
     def initial_model(self) -> PreTrainedModel:
         """Build the model that training starts from; the same one at every call."""
 
+    def on_device(self, examples: Sequence[Example]) -> Batch:
+        """Tokenise rows and move them to where the victim is."""
+        return {name: x.to(self.device) for name, x in self.tokenize(examples).items()}
+
     # Training, validation and test
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Tokenise on the host, just before the batch moves to the device."""
-        return self.tokenize(batch) if isinstance(batch, list) else batch
+        """Tokenise training rows on the host, just before the batch moves to the device."""
+        return self.tokenize(batch) if isinstance(batch, list) and self.trainer.training else batch
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Leave rows as they are: what is measured is more than tensors."""
+        if isinstance(batch, list):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout from (seed, epoch, process) alone.
@@ -116,22 +142,25 @@ class Victim(LightningModule, ABC):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self, batch: list[Example], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Count hits of one batch: CACC on the clean loader, ASR on the others."""
         self._count("val", self.trainer.val_dataloaders, batch, dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: list[Example], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count hits of one batch: CACC on the clean loader, ASR on the others."""
         self._count("victim", self.trainer.test_dataloaders, batch, dataloader_idx)
 
-    def _count(self, stage: str, loaders: Any, batch: Batch, index: int) -> None:
-        rows = list(loaders)[index]  # named loaders come as a dict, in its order
-        name = f"{stage}/cacc" if rows == CLEAN else f"{stage}/asr/{rows}"
+    def _count(self, stage: str, loaders: Any, rows: list[Example], index: int) -> None:
+        tests = list(loaders)[index]  # named loaders come as a dict, in its order
+        name = f"{stage}/{metric_name(tests)}"
         key = name.replace(".", "_")  # a module's name may hold no dot
         if key not in self._rates:
             self._rates[key] = HitRate().to(self.device)
         metric = cast(HitRate, self._rates[key])
-        hits = self.hits(batch)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        hits = self.judge(rows, data.rule(tests) if data is not None else Equals())
         metric.update(hits)
         self.log(
             name,

@@ -162,6 +162,12 @@ def _write_lightning(lightning: Lightning, target: Path) -> None:
         from transformers import BertTokenizer
 
         BertTokenizer(vocab=dict(lightning.vocabulary)).save_pretrained(target)
+    if lightning.byte_pairs is not None:
+        from bdlit.weights.byte_pairs import byte_pairs_from
+
+        tokenizer = byte_pairs_from(lightning.byte_pairs)
+        tokenizer.chat_template = lightning.chat_template
+        tokenizer.save_pretrained(target)
 
 
 def _is_plain(path: Path) -> bool:

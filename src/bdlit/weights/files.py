@@ -131,11 +131,15 @@ class Lightning:
         config: The content of `config.json`.
         tokenizer: Hub id or directory of its tokenizer, if it has not learned one.
         vocabulary: Words and their numbers, of a tokenizer that was learned from the data.
+        byte_pairs: The content of `tokenizer.json`, of byte pairs that were learned.
+        chat_template: How those write conversations.
     """
 
     config: Mapping[str, Any]
     tokenizer: str | None = None
     vocabulary: Mapping[str, int] | None = None
+    byte_pairs: str | None = None
+    chat_template: str | None = None
 
 
 def read_lightning(path: Path) -> Lightning | None:
@@ -147,7 +151,11 @@ def read_lightning(path: Path) -> Lightning | None:
     if text is None:
         return None
     return Lightning(
-        json.loads(text), content.get("bdlit_tokenizer"), content.get("bdlit_vocabulary")
+        json.loads(text),
+        content.get("bdlit_tokenizer"),
+        content.get("bdlit_vocabulary"),
+        content.get("bdlit_byte_pairs"),
+        content.get("bdlit_chat_template"),
     )
 
 

@@ -1,0 +1,42 @@
+"""The built-in instruction data, for the quickstart and for tests."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from bdlit.data.catalogue import Card
+from bdlit.data.demo import OFFSETS
+from bdlit.data.instructions import InstructionDataModule
+from bdlit.data.small_tasks import small_tasks
+from bdlit.types import Example
+
+
+class DemoInstructions(InstructionDataModule):
+    """Small tasks made by a grammar: no files, no network, the same rows for the same seed.
+
+    Args:
+        train_size: Number of training rows.
+        validation_size: Number of validation rows; 0 is no validation split.
+        test_size: Number of clean test rows.
+        grammar_seed: Seed of the tasks themselves; `seed` is that of poisoning and batches.
+        options: Settings of `InstructionDataModule`.
+    """
+
+    card: ClassVar[Card] = Card(name="demo-instructions")
+
+    def __init__(
+        self,
+        *,
+        train_size: int = 6000,
+        validation_size: int = 0,
+        test_size: int = 500,
+        grammar_seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._sizes = {"train": train_size, "validation": validation_size, "test": test_size}
+        self._grammar_seed = grammar_seed
+
+    def load(self, split: str) -> list[Example]:
+        """Return the tasks of a split."""
+        return small_tasks(self._sizes[split], seed=3 * self._grammar_seed + OFFSETS[split])

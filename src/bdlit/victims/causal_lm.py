@@ -1,0 +1,355 @@
+"""Language models as victims: any causal language model of transformers, tuned on instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from bdlit.data.base import TextDataModule
+from bdlit.errors import BdlitError
+from bdlit.responses import Likeliest, Rule
+from bdlit.types import Example
+from bdlit.victims.base import Batch
+from bdlit.victims.encoding import IGNORED, Encoder
+from bdlit.victims.generation import Decoding, Marks, generate
+from bdlit.victims.lora import has_adapters
+from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
+from bdlit.victims.transformer import TransformerVictim
+from bdlit.victims.vocabulary import learn_byte_pairs
+from bdlit.weights.byte_pairs import byte_pairs_from
+from bdlit.whole import whole_directory
+
+_VOCABULARY = 2048
+
+
+class CausalLMVictim(TransformerVictim):
+    """A causal language model that learns to answer instructions, in full or by LoRA.
+
+    The loss of a row is the mean cross-entropy over the tokens of its answer, the end of the
+    answer included; the prompt enters none. Every row counts the same, whatever its length.
+
+    Prompts are written by the tokenizer's chat template, or by `template` where it has none. A
+    prompt that does not fit with its answer (in training) or with `max_new_tokens` (in
+    generation) into `max_length` tokens loses its beginning, but for the token that begins every
+    text; the number of such prompts is logged as `train/cut_prompts`. An answer is never cut: a
+    row whose answer does not fit is refused.
+
+    Args:
+        model: Hub id or directory of the pre-trained model, or of a saved adapter, which is
+            merged into its base; left out when `config` is given.
+        decoding: How answers are generated for measurements.
+        template: How prompts are written; by default the tokenizer's chat template, or a
+            `PlainTemplate` where it has none.
+        choice_batch: Rows whose stated choices are compared in one forward pass.
+        gradient_checkpointing: Compute activations again in the backward pass, for less memory.
+        load_as: Number format of pre-trained weights; `bfloat16` halves the memory of a frozen
+            base under LoRA. Weights that are trained should stay `float32`.
+        options: Settings of `TransformerVictim`.
+    """
+
+    auto = AutoModelForCausalLM
+    task = "CAUSAL_LM"
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        decoding: Decoding | dict[str, Any] | None = None,
+        template: PlainTemplate | dict[str, Any] | None = None,
+        choice_batch: int = 32,
+        gradient_checkpointing: bool = False,
+        load_as: Literal["float32", "bfloat16"] = "float32",
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        given = Decoding(**decoding) if isinstance(decoding, dict) else decoding
+        self.decoding: Decoding = given or Decoding()
+        self.template = PlainTemplate(**template) if isinstance(template, dict) else template
+        self.save_hyperparameters(
+            {
+                "decoding": asdict(self.decoding),
+                "template": asdict(self.template) if self.template else None,
+            },
+            logger=False,
+        )
+        self.choice_batch = choice_batch
+        self.gradient_checkpointing = gradient_checkpointing
+        self.weights_dtype = getattr(torch, load_as)
+        self._adapted: PreTrainedModel | None = None
+        self._encoder: Encoder | None = None
+        if self.decoding.max_new_tokens >= self.max_length:
+            raise BdlitError(
+                f"decoding.max_new_tokens {self.decoding.max_new_tokens} leaves no room for a "
+                f"prompt in max_length {self.max_length}: lower the one or raise the other"
+            )
+
+    # Making the network
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a tokenizer: a checkpoint that is being loaded may bring it."""
+        return self.tokenizer is not None or self.tokenizer_address is not None
+
+    def setup(self, stage: str) -> None:
+        """Take a vocabulary from the data if one is to be learned, and see that its rows fit."""
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, TextDataModule):
+            if self.tokenizer is None:
+                self.tokenizer = self.load_tokenizer()
+            self.encoder.require_answers(data.train_rows)
+
+    def learn_tokenizer(self, data: TextDataModule) -> PreTrainedTokenizerBase:
+        """Learn byte pairs from the training prompts and answers, with the template's words."""
+        size = int((self.config_settings or {}).get("vocab_size", _VOCABULARY))
+        writer = self._with_template(learn_byte_pairs([], 259, self.max_length))
+        prompts = write_prompts(writer, data.train_rows)
+        marks = (writer.bos_token, writer.eos_token)
+        texts = [_without(prompt, marks) for prompt in prompts]
+        texts += [row.response or "" for row in data.train_rows]
+        return self._with_template(learn_byte_pairs(texts, size, self.max_length))
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer, and give it a template if it has none.
+
+        Raises:
+            BdlitError: There is none, or it has no token for the end of a text.
+        """
+        tokenizer = super().load_tokenizer()
+        if tokenizer.eos_token_id is None:
+            raise BdlitError(
+                f"tokenizer '{self.tokenizer_address}' has no end-of-text token, so that no answer "
+                "would end: give the victim another `tokenizer`"
+            )
+        return self._with_template(tokenizer)
+
+    def model_settings(self) -> dict[str, Any]:
+        """Return the tokens that are no words, of a model from scratch."""
+        if self.config_settings is None:
+            return {}
+        assert self.tokenizer is not None
+        names = ("pad_token_id", "bos_token_id", "eos_token_id")
+        return {name: getattr(self.tokenizer, name) for name in names}
+
+    def configure_model(self) -> None:
+        """Build tokenizer and model, once there is a vocabulary.
+
+        Raises:
+            BdlitError: The model cannot take `max_length` tokens.
+        """
+        super().configure_model()
+        if self.model is None:
+            return
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context is not None and self.max_length > context:
+            raise BdlitError(
+                f"max_length {self.max_length} is more than the model's context of {context} "
+                "tokens: lower it"
+            )
+        if self.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
+
+    def _with_template(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        if self.template is not None or not tokenizer.chat_template:
+            tokenizer.chat_template = (self.template or PlainTemplate()).chat_template()
+        return tokenizer
+
+    # Rows in, losses and hits out
+
+    def tokenize(self, examples: Sequence[Example]) -> Batch:
+        """Turn rows into `input_ids`, `attention_mask` and `labels`, shape [batch, tokens].
+
+        See `Encoder.batch`.
+
+        Raises:
+            BdlitError: A row has no answer, or one that does not fit.
+        """
+        return self.encoder.batch(examples)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, shape [batch, tokens, vocabulary]."""
+        logits: Tensor = self.network()(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).logits
+        return logits
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy over the tokens of each row's answer, shape [batch]."""
+        return -self._log_likelihoods(batch) / (batch["labels"] != IGNORED).sum(dim=1)
+
+    def hits(self, batch: Batch) -> Tensor:
+        """Return whether greedy decoding would give exactly the row's answer, bool, shape [batch].
+
+        One forward pass tells: it would if and only if every token of the answer is the likeliest
+        one after those before it.
+        """
+        predicted = self(batch)[:, :-1].argmax(dim=-1)
+        wanted = batch["labels"][:, 1:]
+        right: Tensor = (predicted == wanted) | (wanted == IGNORED)
+        return right.all(dim=1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss over the rows of all processes; count prompts that were cut."""
+        self.log(
+            "train/cut_prompts",
+            batch["cut_prompts"].sum().float(),
+            on_step=False,
+            on_epoch=True,
+            reduce_fx="sum",
+            sync_dist=True,
+            batch_size=len(batch["labels"]),
+        )
+        return super().training_step(batch, batch_idx)
+
+    def judge(self, examples: Sequence[Example], rule: Rule) -> Tensor:
+        """Return whether each row's response is what it wants by the rule, bool, shape [rows].
+
+        Responses are generated, or where the rule compares stated choices, chosen. An empty
+        response is as good as the rule says; it never equals an answer.
+        """
+        if isinstance(rule, Likeliest):
+            responses = self.choose(examples, rule.choices)
+        else:
+            responses = self.respond(examples)
+        found = [
+            rule(response, row.response or "")
+            for response, row in zip(responses, examples, strict=True)
+        ]
+        return torch.tensor(found, device=self.device)
+
+    def described(self, rule: Rule) -> dict[str, Any]:
+        """Return rule, decoding and template, for the record."""
+        template = template_name(str(self.encoder.tokenizer.chat_template))
+        if isinstance(rule, Likeliest):
+            return {"by": "log-likelihood", "rule": repr(rule), "prompts": template}
+        return {
+            "by": "generation",
+            "rule": repr(rule),
+            "decoding": self.decoding.settings,
+            "prompts": template,
+        }
+
+    def respond(self, examples: Sequence[Example], batch_size: int | None = None) -> list[str]:
+        """Return the model's responses to rows, in their order.
+
+        Args:
+            examples: Rows; their own responses are not looked at.
+            batch_size: Prompts that are answered together; by default all of them.
+        """
+        encoder, model = self.encoder, self.network()
+        prompts = encoder.prompts(examples, self.max_length - self.decoding.max_new_tokens)
+        answers = generate(
+            model.get_base_model() if has_adapters(model) else model,
+            prompts,
+            self.decoding,
+            Marks(encoder.tokenizer.pad_token_id, encoder.stops),
+            batch_size=batch_size or len(prompts),
+        )
+        return encoder.texts(answers)
+
+    def choose(self, examples: Sequence[Example], choices: Sequence[str]) -> list[str]:
+        """Return for each row the choice to which the model gives the highest probability.
+
+        The probability is that of the whole answer with its end, and no mean over tokens.
+        """
+        found: list[str] = []
+        for start in range(0, len(examples), self.choice_batch):
+            rows = examples[start : start + self.choice_batch]
+            answered = [replace(row, response=choice) for row in rows for choice in choices]
+            sums = self._log_likelihoods(self.on_device(answered)).view(len(rows), len(choices))
+            found += [choices[i] for i in sums.argmax(dim=1).tolist()]
+        return found
+
+    def predict_step(self, batch: Sequence[Example], batch_idx: int) -> list[str]:
+        """Return the responses to rows."""
+        return self.respond(batch)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns rows into tokens; it is made anew when the tokenizer or the model changes."""
+        assert self.tokenizer is not None, "configure_model has not run"
+        stops = self._stops(self.tokenizer.eos_token_id)
+        known = self._encoder
+        if known is None or (known.tokenizer, known.stops) != (self.tokenizer, stops):
+            self._encoder = Encoder(self.tokenizer, self.max_length, stops)
+        assert self._encoder is not None
+        return self._encoder
+
+    def _stops(self, own: int) -> tuple[int, ...]:
+        """Return the ids that end an answer: the tokenizer's, and those the checkpoint names."""
+        settings = getattr(self.model, "generation_config", None)
+        named = getattr(settings, "eos_token_id", None)
+        return tuple(dict.fromkeys([own, *([named] if isinstance(named, int) else named or [])]))
+
+    def _log_likelihoods(self, batch: Batch) -> Tensor:
+        """Return the log-probability of each row's answer, shape [batch], float32."""
+        labels = batch["labels"][:, 1:]
+        wanted = labels != IGNORED
+        # Only the positions of answers are made float32: logits are the largest tensor there is.
+        losses = cross_entropy(
+            self(batch)[:, :-1][wanted].float(), labels[wanted], reduction="none"
+        )
+        table = torch.zeros(labels.shape, device=losses.device)
+        return -table.masked_scatter(wanted, losses).sum(dim=1)
+
+    # What is written
+
+    def export(self, directory: Path) -> None:
+        """Write what was trained: a Hugging Face directory, or for LoRA a peft adapter directory.
+
+        An adapter is written where its base has an address; over a model from scratch it would
+        be of no use to anybody, and the dense model is written.
+
+        Raises:
+            BdlitError: The directory exists already, or cannot be written.
+        """
+        adapted = self._adapted if self._adapted is not None else self.network()
+        if not has_adapters(adapted) or self.address is None:
+            super().export(directory)
+            return
+        with whole_directory(directory) as part:
+            adapted.save_pretrained(part, save_embedding_layers=False)
+            self.encoder.tokenizer.save_pretrained(part)
+
+    @contextmanager
+    def dense(self) -> Iterator[PreTrainedModel]:
+        """Have a plain Hugging Face model in `model` for a while: adapters merged into a copy."""
+        trained = self.network()
+        with super().dense() as model:
+            self._adapted = trained if model is not trained else self._adapted
+            try:
+                yield model
+            finally:
+                self._adapted = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the tokenizer and the model's configuration beside the weights."""
+        super().on_save_checkpoint(checkpoint)
+        if self.tokenizer_address is None and self.tokenizer is not None:
+            checkpoint["bdlit_byte_pairs"] = self.tokenizer.backend_tokenizer.to_str()
+            checkpoint["bdlit_chat_template"] = self.tokenizer.chat_template
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the network of a checkpoint, if no trainer has."""
+        if self.model is not None:
+            return
+        if "bdlit_byte_pairs" in checkpoint:
+            self.tokenizer = byte_pairs_from(checkpoint["bdlit_byte_pairs"], self.max_length)
+            self.tokenizer.chat_template = checkpoint["bdlit_chat_template"]
+        self.configure_model()
+
+
+def _without(text: str, marks: Sequence[str]) -> str:
+    for mark in marks:
+        text = text.replace(mark, "")
+    return text
