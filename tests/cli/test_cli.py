@@ -143,7 +143,7 @@ def test_lists_name_what_there_is(what, capsys):
     shown = capsys.readouterr().out
     expected = {
         "attacks": ["BadNet", "InsertSent", "Syntactic", "StyleBkd", "Mixture"],
-        "data": ["SST2", "OLID", "DemoReviews", "DemoInstructions", "PromptedClassification"],
+        "data": ["SST2", "OLID", "DemoReviews", "DemoInstructions"],
         "victims": ["ClassifierVictim", "CausalLMVictim"],
         "defenses": ["WAG", "TIES", "DARE", "others, base"],
     }[what]

@@ -9,7 +9,7 @@ from torch.utils.data import DistributedSampler
 
 from bdlit.attacks import BadNet
 from bdlit.data import TextDataModule
-from bdlit.data.base import EXPECTED_WARNINGS
+from bdlit.data.loaders import EXPECTED_WARNINGS
 from bdlit.types import Example
 
 
