@@ -156,9 +156,9 @@ def _mutated(
     # Of every four children one moves whole rows of the run, and one a single column of it.
     kind = rng.integers(4, size=count)
     whole, single = kind == 0, kind == 1
-    column = np.arange(columns) == rng.integers(columns, size=count)[:, None]
+    column = np.arange(columns) == rng.integers(columns, size=(count, 1))
     across = whole[:, None] | (single[:, None] & column)
-    shift = rng.integers(1, sources, size=count)
-    steps += (run[:, :, None] & across[:, None, :]) * shift[:, None, None]
+    shift = rng.integers(1, sources, size=(count, 1, 1))
+    steps += (run[:, :, None] & across[:, None, :]) * shift
     moved: Int[np.ndarray, "tables layers columns"] = (tables + steps) % sources
     return moved
