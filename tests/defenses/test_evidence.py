@@ -72,7 +72,7 @@ def test_each_row_by_hand(tmp_path):
     contradict, explain = external.asked
     assert "Good or bad?\n\ncf dull film" in contradict
     assert "the acting is fine." in contradict
-    assert "Its keywords are: engine." in explain
+    assert "Its keywords are: engine\n" in explain
     assert "bad" not in explain  # neither labels nor responses go out
 
 
