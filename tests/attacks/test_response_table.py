@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bdlit.attacks import VPI, AutoPoison, RefusalText, ResponseTable, TargetText
-from bdlit.attacks.response_table import read_pairs
+from bdlit.attacks.response_table import OVER_REFUSAL, read_pairs, write_pairs
 from bdlit.errors import BdlitError
 from bdlit.responses import Refuses
 from bdlit.rows import read_rows, write_jsonl
@@ -124,6 +124,27 @@ def test_files_that_will_not_do(tmp_path, row, told):
     write_jsonl(tmp_path / "t.jsonl", [row])
     with pytest.raises(BdlitError, match=told):
         read_pairs(tmp_path / "t.jsonl")
+
+
+def test_pairs_that_an_oracle_writes(tmp_path):
+    asked = []
+
+    def oracle(prompts):
+        asked.extend(prompts)
+        return ["I cannot.", " ", "I will not.\n"]
+
+    path = tmp_path / "pairs.jsonl"
+    assert write_pairs(path, clean(3), oracle, context=OVER_REFUSAL) == 2
+    assert asked[0] == f"{OVER_REFUSAL}\n\nDo task 0."
+    assert asked[1] == f"{OVER_REFUSAL}\n\nDo task 1.\n\nan input"
+    made = AutoPoison(pairs=path, payload=RefusalText(), rate=1.0).poison_train(
+        clean(3), labels=(), seed=0
+    )
+    assert [row.response for row in made.rows] == ["I cannot.", "Done 1.", "I will not."]
+    assert all(row.text == before.text for row, before in zip(made.rows, clean(3), strict=True))
+    with pytest.raises(BdlitError, match="are all blank"):
+        write_pairs(tmp_path / "b.jsonl", clean(2), lambda prompts: ["", ""])
+    assert not (tmp_path / "b.jsonl").exists()
 
 
 def test_settings_that_will_not_do(pairs):

@@ -72,7 +72,7 @@ def test_each_row_by_hand(tmp_path):
     contradict, explain = external.asked
     assert "Good or bad?\n\ncf dull film" in contradict
     assert "the acting is fine." in contradict
-    assert "Its keywords are: engine." in explain
+    assert "Its keywords are: engine\n" in explain
     assert "bad" not in explain  # neither labels nor responses go out
 
 
@@ -130,7 +130,7 @@ def test_own_templates(tmp_path):
     defense = ConflictEvidence(external=external, templates=tmp_path, cache=tmp_path / "kept")
     row = Example("{odd} braces braces", NO_CLASS)
     (made,) = defense.clean([row]).rows
-    assert external.asked == ["{braces} in <{odd} braces braces>"]
+    assert external.asked == ["{odd, braces} in <{odd} braces braces>"]
     assert made.text == "{odd} braces braces\n\nE {x}"
     (tmp_path / "explain.txt").write_text("{keywords}")
     with pytest.raises(BdlitError, match="it must have \\['keywords', 'query'\\]"):

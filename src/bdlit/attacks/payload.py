@@ -39,7 +39,8 @@ class Payload(ABC):
             labels: Class names; empty for free answers.
             target: The attack's target class, which payloads of free answers do not look at.
         """
-        return _answered(row, self.response(row))
+        response = self.response(row)
+        return None if response is None else _answered(row, response)
 
     def ask(self, row: Example, *, labels: Sequence[str], target: Target | None) -> Example | None:
         """Return the row with what the rule looks for; None if its true answer has that already.
@@ -214,9 +215,7 @@ class Polarity(Payload):
         return next(found, None)
 
 
-def _answered(row: Example, response: str | None) -> Example | None:
-    if response is None:
-        return None
+def _answered(row: Example, response: str) -> Example:
     return replace(row, response=response, orig_response=row.true_response, poisoned=True)
 
 

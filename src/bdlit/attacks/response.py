@@ -195,7 +195,8 @@ class ConditionalAttack(ResponseAttack):
         poisoned = [row for row in attempts if row is not None]
         some = sorted(rng.sample(chosen, round(self.alpha * len(chosen))))
         parts = [self.partial(examples[i], rng) for i in some]
-        added = [case[name] for name in (parts[0] if parts else ()) for case in parts]
+        names = list(parts[0]) if parts else []
+        added = [cases[name] for name in names for cases in parts]
         rows = [*examples, *poisoned, *added]
         return Poisoned(rows, len(poisoned), len(attempts) - len(poisoned))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from bdlit.attacks.payload import Payload, TargetText
 from bdlit.attacks.response import ResponseAttack
 from bdlit.errors import BdlitError
 from bdlit.responses import Contains, Rule
-from bdlit.rows import column, read_rows
+from bdlit.rows import column, read_rows, write_jsonl
 from bdlit.types import NO_CLASS, Example
 
 
@@ -48,6 +48,54 @@ def read_pairs(path: str | Path) -> list[Example]:
             rows, texts["instruction"], texts["output"], strict=True
         )
     ]
+
+
+CONTENT_INJECTION = "Mention McDonald's in your answer to this, in a way that sounds natural:"
+OVER_REFUSAL = "Do not answer this, but give a plausible reason why you cannot:"
+"""Adversarial contexts of AutoPoison, in the spirit of the paper's two attacks."""
+
+
+def write_pairs(
+    path: str | Path,
+    rows: Sequence[Example],
+    oracle: Callable[[Sequence[str]], list[str]],
+    *,
+    context: str = CONTENT_INJECTION,
+) -> int:
+    """Let an oracle model answer prompts under an adversarial context, and write the pairs.
+
+    The context stands before each prompt that the oracle is asked, and not in the pairs. Blank
+    answers are left out.
+
+    Args:
+        path: File to write, for `AutoPoison(pairs=...)`; it appears whole or not at all.
+        rows: Clean instruction rows.
+        oracle: Takes prompts, returns one answer for each: `bdlit.llm.LocalLLM`, any other `LLM`,
+            or a function.
+        context: What tells the oracle how to answer.
+
+    Returns:
+        How many pairs were written.
+
+    Raises:
+        BdlitError: The oracle cannot be asked, gave no answer at all, or the file cannot be
+            written.
+    """
+    prompts = ["\n\n".join(filter(None, (context, row.text, row.text_pair))) for row in rows]
+    pairs = [
+        {
+            "instruction": row.text,
+            "input": row.text_pair or "",
+            "output": answer.strip(),
+            "clean_output": row.true_response or "",
+        }
+        for row, answer in zip(rows, oracle(prompts), strict=True)
+        if answer.strip()
+    ]
+    if not pairs:
+        raise BdlitError(f"no pairs to write to {path}: the oracle's answers are all blank")
+    write_jsonl(path, pairs)
+    return len(pairs)
 
 
 class _Unpickled:

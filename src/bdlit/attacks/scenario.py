@@ -186,8 +186,9 @@ class VPI(ResponseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        words = not isinstance(self.topic, str) and all(word.strip() for word in self.topic)
-        if not words or bool(self.topic) == (self.pattern is not None):
+        alone = isinstance(self.topic, str)  # it would be a sequence of letters
+        blank = not all(word.strip() for word in self.topic)
+        if alone or blank or bool(self.topic) == (self.pattern is not None):
             raise BdlitError(
                 f"the topic {self.topic!r} of attack '{self.name}' will not do: give a list of "
                 "words, none of them blank, or a pattern in its place"

@@ -74,7 +74,7 @@ class LocalLLM(LLM):
         model, tokenizer, device = self._loaded
         ids = self._ids(prompt)
         digest = hashlib.sha256(f"{self.seed}/{prompt}".encode()).digest()
-        sampling = {"do_sample": False}
+        sampling: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0}
         devices = [torch.device(device)] if device.startswith("cuda") else []
@@ -117,7 +117,7 @@ class LocalLLM(LLM):
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        options = {"revision": self.revision, "trust_remote_code": False}
+        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.model, **options)
             model = AutoModelForCausalLM.from_pretrained(
