@@ -40,12 +40,15 @@ class Fitness:
         self._links = {
             kind: _matrix(weights, self.shape) for kind, weights in links(wiring, layers).items()
         }
-        self._all = sum(self._links.values())
+        self._all: Float[np.ndarray, "cells cells"] = np.sum(list(self._links.values()), axis=0)
 
     def __call__(self, tables: Int[np.ndarray, "tables layers columns"]) -> Float[np.ndarray, n]:
         """Return the fitness of each of several tables."""
         here = self._by_source(tables)
-        return _diversity(tables, self.sources) - _imbalance(here) - _of_one(here, self._all)
+        whole: Float[np.ndarray, n] = (
+            _diversity(tables, self.sources) - _imbalance(here) - _of_one(here, self._all)
+        )
+        return whole
 
     def of(self, rows: Sequence[Sequence[int]]) -> float:
         """Return the fitness of one table."""
@@ -66,7 +69,10 @@ class Fitness:
     ) -> Float[np.ndarray, "sources tables cells"]:
         """Return for each source which cells are its own."""
         flat = tables.reshape(len(tables), -1)
-        return (flat == np.arange(self.sources)[:, None, None]).astype(np.float64)
+        own: Float[np.ndarray, "sources tables cells"] = (
+            flat == np.arange(self.sources)[:, None, None]
+        ).astype(np.float64)
+        return own
 
 
 def _of_one(
