@@ -25,6 +25,7 @@ from bdlit.defenses.base import VOCABULARY
 from bdlit.defenses.table import defense_classes
 from bdlit.errors import BdlitError
 from bdlit.search.strategy import Strategy
+from bdlit.types import Example
 from bdlit.weights import fingerprint
 
 OURS = [cls for cls in defense_classes() if cls.__module__.startswith("bdlit.")]
@@ -60,7 +61,12 @@ def state(seed):
 def resources(defense):
     others = [state(1), state(2)]
     between = isinstance(defense, (Linear, SLERP, ModuleSubstitution))  # of two models
-    return Resources(others=others[:1] if between else others, base=state(3))
+    return Resources(
+        others=others[:1] if between else others,
+        base=state(3),
+        clean=[Example("a fine film", 1)],
+        finetune=lambda start, rows, recipe, workspace=None: state(4),
+    )
 
 
 @by_variant

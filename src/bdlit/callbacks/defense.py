@@ -16,6 +16,7 @@ from bdlit.callbacks.dynamics import TrainingDynamics
 from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense, by_name
 from bdlit.defenses.relatives import (
+    ARCHIVE,
     Job,
     Relative,
     open_relative,
@@ -126,6 +127,7 @@ class DefenseCallback(Callback):
             job = replace(
                 self._job(name, defense, victim, data, others, base),
                 suspect_train=_training_set(trainer, data),
+                archive=Path(self.directory or trainer.default_root_dir) / ARCHIVE,
             )
             save_to = folder / "defended" / name if folder is not None and self.save else None
             try:

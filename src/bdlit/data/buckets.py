@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 
 from bdlit.errors import BdlitError
+from bdlit.processes import place
 from bdlit.types import Example
 
 MEGA = 64  # batches sorted together: enough for little padding, few enough to stay random
@@ -119,10 +119,3 @@ class BucketSampler(DistributedSampler[list[int]]):
 def _characters(row: Example, *, responses: bool) -> int:
     texts = [row.text, row.text_pair or "", *(turn.text for turn in row.history)]
     return sum(map(len, texts)) + (len(row.response or "") if responses else 0)
-
-
-def place() -> tuple[int, int]:
-    """Return this process's rank and the number of processes."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1

@@ -4,6 +4,7 @@ from .base import Defended as Defended
 from .base import Defense as Defense
 from .base import Resources as Resources
 from .base import run_defense as run_defense
+from .conflict import ConflictModel as ConflictModel
 from .dare import DARE as DARE
 from .evidence import ConflictEvidence as ConflictEvidence
 from .fisher import Fisher as Fisher
@@ -34,6 +35,7 @@ __all__ = [
     "ModuleSubstitution",
     "MSD",
     "Passthrough",
+    "ConflictModel",
     "InputDefense",
     "Cleaned",
     "ConflictEvidence",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bdlit.train.dynamics import TrainingSet
+    from bdlit.train.finetune import FineTune
     from bdlit.weights import Adapter, AdapterWeights
 
 
@@ -33,8 +34,9 @@ class Resources:
         suspect_train: The untrusted training set of the suspect, with its training dynamics if
             somebody has logged them.
         victim: A runnable module of the suspect: forward and gradients.
-        finetune: A function that fine-tunes a model on rows.
+        finetune: A function that fine-tunes a model of the suspect's architecture on rows.
         workspace: A folder for what a long computation has finished, so that it can go on there.
+        archive: A folder of models that defenses have trained, which serve other suspects too.
     """
 
     others: Sequence[Weights] | None = None
@@ -42,8 +44,9 @@ class Resources:
     clean: Sequence[Example] | None = None
     suspect_train: TrainingSet | None = None
     victim: Any = None
-    finetune: Callable[..., Any] | None = None
+    finetune: FineTune | None = None
     workspace: Path | None = None
+    archive: Path | None = None
 
 
 VOCABULARY = tuple(f.name for f in fields(Resources))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bdlit.defenses.base import Defense
 from bdlit.defenses.measuring import Measure
 from bdlit.defenses.parents import Parents
-from bdlit.defenses.relatives import Job
+from bdlit.defenses.relatives import ARCHIVE, Job
 from bdlit.defenses.run import Subject, record
 from bdlit.defenses.saved import PROVENANCE, Writing, identity_of, purify_saved
 from bdlit.errors import BdlitError
@@ -130,7 +130,7 @@ class Case:
         append_results(self._file, results)
 
     def _job(self, name: str, defense: Defense) -> Job:
-        if self.measure is None and {"victim", "clean"} & set(defense.needs):
+        if self.measure is None and {"victim", "clean", "finetune"} & set(defense.needs):
             rows = " with a clean_pool_size" if "clean" in defense.needs else ""
             raise BdlitError(f"{name} has to run the models on rows: give --data{rows}")
         return Job(
@@ -141,11 +141,12 @@ class Case:
             clean=self.measure.data.clean_pool if self.measure else (),
             suspect_train=self.training,
             workspace=self.folder / f".{name}.work",
+            archive=self.folder / ARCHIVE,
         )
 
     def _with_victim(self, job: Job) -> Job:
         """Load the suspect as a module, where the defense has to run it."""
-        if self.measure is None or "victim" not in job.defense.needs:
+        if self.measure is None or not {"victim", "finetune"} & set(job.defense.needs):
             return job
         return replace(job, victim=self.measure.victim(self._suspect_folder()))
 

@@ -16,7 +16,12 @@ from bdlit.weights import fingerprint, open_weights, require_compatible
 if TYPE_CHECKING:
     from bdlit.data.base import TextDataModule
     from bdlit.train.dynamics import TrainingSet
+    from bdlit.train.finetune import FineTune
     from bdlit.victims.base import Victim
+
+
+ARCHIVE = "trained"
+"""Folder, beside a run's results, of the models that defenses have trained."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Job:
         victim: The suspect as a module to run, a plain Hugging Face model.
         suspect_train: The suspect's untrusted training set.
         workspace: Folder for what a long computation has finished.
+        archive: Folder of models that defenses have trained.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Job:
     victim: Victim | None = None
     suspect_train: TrainingSet | None = None
     workspace: Path | None = None
+    archive: Path | None = None
 
     @property
     def resources(self) -> Resources:
@@ -74,7 +81,9 @@ class Job:
             clean=list(self.clean) or None,
             victim=self.victim,
             suspect_train=self.suspect_train,
+            finetune=self._finetune(),
             workspace=self.workspace,
+            archive=self.archive,
         )
 
     @property
@@ -86,6 +95,13 @@ class Job:
             **({"clean": len(self.clean)} if "clean" in self.defense.uses else {}),
             **({"suspect_train": self._training()} if "suspect_train" in self.defense.uses else {}),
         }
+
+    def _finetune(self) -> FineTune | None:
+        if self.victim is None or "finetune" not in self.defense.uses:
+            return None
+        from bdlit.train.finetune import finetune_like
+
+        return finetune_like(self.victim)
 
     def _training(self) -> dict[str, int] | None:
         """Return the size of the untrusted training set, and how many epochs were logged."""

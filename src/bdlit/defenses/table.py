@@ -41,9 +41,12 @@ def capability_table() -> list[dict[str, str]]:
     ]
 
 
+_FOLDERS = ("workspace", "archive")  # every door has them
+
+
 def _needs(cls: type[Defense]) -> list[str]:
     """Name what a defense needs, and in brackets what it uses where it is at hand."""
-    extra = [f"({use})" for use in cls.uses if use not in cls.needs and use != "workspace"]
+    extra = [f"({use})" for use in cls.uses if use not in cls.needs and use not in _FOLDERS]
     return [*cls.needs, *extra]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 import torch.distributed as dist
 
-from bdlit.data.buckets import place
+from bdlit.processes import place
 from bdlit.search.greedy import State
 from bdlit.search.hybrid import Hybrid, Taken
 from bdlit.search.memo import Memo

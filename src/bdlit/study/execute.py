@@ -11,6 +11,7 @@ from pathlib import Path
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense
 from bdlit.defenses.relatives import (
+    ARCHIVE,
     Job,
     Relative,
     open_relative,
@@ -172,6 +173,7 @@ class Study:
             clean=data.clean_pool,
             victim=victim,
             suspect_train=training,
+            archive=self.out / ARCHIVE,
         )
 
     def _with_strategy(self, treatment: Treatment, seed: int) -> Defense:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from bdlit.data.base import TextDataModule, metric_name
-from bdlit.errors import BdlitError
+from bdlit.errors import BdlitError, did_you_mean
+from bdlit.processes import place
 from bdlit.responses import Equals, Rule
 from bdlit.types import Example, Weights
+from bdlit.victims.lora import LoRA
 from bdlit.victims.metrics import HitRate
 from bdlit.whole import whole_directory
 
@@ -100,6 +102,22 @@ class Victim(LightningModule, ABC):
     def take_classes(self, data: TextDataModule) -> None:
         """Learn from the data what the model has to tell apart."""
 
+    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Victim:
+        """Return an untrained victim of this one's architecture and tokenizer, to be fine-tuned.
+
+        Args:
+            start: Weights that it begins with, by this victim's names.
+            lora: The adapters that are trained.
+            learning_rate: Step size of Adam.
+            seed: Seed of what `start` lacks, and of the adapters.
+
+        Raises:
+            NotImplementedError: This kind of victim has no twins.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be fine-tuned by a defense: define its `twin`"
+        )
+
     @abstractmethod
     def initial_model(self) -> PreTrainedModel:
         """Build the model that training starts from; the same one at every call."""
@@ -135,7 +153,7 @@ class Victim(LightningModule, ABC):
         """Return the mean loss over the rows of all processes."""
         losses = self.loss(batch)
         rows = torch.tensor(len(losses), device=losses.device)
-        if torch.distributed.is_initialized():
+        if place()[1] > 1:
             torch.distributed.all_reduce(rows)
         # DDP averages gradients over processes, which may hold different numbers of rows.
         loss = losses.sum() * self.trainer.world_size / rows
@@ -240,6 +258,24 @@ def model_weights(model: nn.Module) -> Weights:
     return weights
 
 
+def freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """Leave every parameter whose name holds one of the words in `parts` out of training.
+
+    Raises:
+        BdlitError: A word stands in no name.
+    """
+    for part in parts:
+        found = [tensor for name, tensor in model.named_parameters() if part in name]
+        if not found:
+            names = (name.split(".") for name, _ in model.named_parameters())
+            pieces = sorted({piece for name in names for piece in name if not piece.isdecimal()})
+            raise BdlitError(
+                f"frozen part '{part}' is in no parameter's name: {did_you_mean(part, pieces)}"
+            )
+        for tensor in found:
+            tensor.requires_grad_(False)
+
+
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Have a model in eval mode for a while; it is in its own mode when the block ends."""
@@ -249,6 +285,18 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def load_weights(model: nn.Module, weights: Weights) -> None:
+    """Copy weights into a model; names left out keep their values.
+
+    Raises:
+        BdlitError: A name or a shape is not the model's.
+    """
+    own = _fitting(model, weights)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
 
 
 @contextmanager
@@ -262,14 +310,7 @@ def swapped(model: nn.Module, weights: Weights) -> Iterator[None]:
     Raises:
         BdlitError: A name or a shape is not the model's.
     """
-    own = model.state_dict(keep_vars=True)
-    for name, tensor in weights.items():
-        if name not in own or own[name].shape != tensor.shape:
-            there = f"shape {list(own[name].shape)}" if name in own else "no such tensor"
-            raise BdlitError(
-                f"cannot put '{name}' {list(tensor.shape)} into the model ({there}): "
-                "the weights are of another architecture"
-            )
+    own = _fitting(model, weights)
     kept = {name: own[name].data for name in weights}
     try:
         for name, tensor in weights.items():
@@ -278,3 +319,16 @@ def swapped(model: nn.Module, weights: Weights) -> Iterator[None]:
     finally:
         for name, tensor in kept.items():
             own[name].data = tensor
+
+
+def _fitting(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """Return a model's own tensors, and refuse weights of another architecture."""
+    own: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    for name, tensor in weights.items():
+        if name not in own or own[name].shape != tensor.shape:
+            there = f"shape {list(own[name].shape)}" if name in own else "no such tensor"
+            raise BdlitError(
+                f"cannot put '{name}' {list(tensor.shape)} into the model ({there}): "
+                "the weights are of another architecture"
+            )
+    return own

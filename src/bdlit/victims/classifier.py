@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from bdlit.data.base import TextDataModule
-from bdlit.types import Example
+from bdlit.types import Example, Weights
 from bdlit.victims.base import Batch
+from bdlit.victims.lora import LoRA
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_tokenizer
 
@@ -64,6 +65,12 @@ class ClassifierVictim(TransformerVictim):
             "label2id": {label: index for index, label in enumerate(self.labels)},
             "pad_token_id": self.tokenizer.pad_token_id,
         }
+
+    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+        """Return an untrained victim of this architecture, tokenizer and classes."""
+        twin = super().twin(start, lora=lora, learning_rate=learning_rate, seed=seed)
+        twin.labels = self.labels
+        return twin
 
     # Rows in, losses and hits out
 

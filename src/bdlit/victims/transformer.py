@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
-from bdlit.victims.base import Schedule, Victim
+from bdlit.types import Weights
+from bdlit.victims.base import Schedule, Victim, freeze, load_weights
 from bdlit.victims.lora import LoRA, has_adapters, merged_copy, with_adapters
 
 
@@ -33,6 +35,8 @@ class TransformerVictim(Victim):
             scratch without one learns its vocabulary from the training rows.
         revision: Revision of the model on the hub.
         lora: Train low-rank adapters in place of all weights.
+        frozen: Parts of the model that are not trained: all parameters whose name holds one of
+            these words, e.g. `[embeddings]`.
         max_length: Longest input in tokens; longer texts are cut.
         init_seed: Seed of all that is initialised at random: the head over a pre-trained model,
             LoRA factors, or the whole of a model from scratch. It is apart from the run's seed,
@@ -54,6 +58,7 @@ class TransformerVictim(Victim):
         tokenizer: str | None = None,
         revision: str | None = None,
         lora: LoRA | dict[str, Any] | None = None,
+        frozen: Sequence[str] = (),
         max_length: int = 128,
         init_seed: int = 0,
         learning_rate: float = 2e-5,
@@ -79,6 +84,7 @@ class TransformerVictim(Victim):
         self.tokenizer_address = tokenizer or model
         self.revision = revision
         self.lora = lora
+        self.frozen = tuple(frozen)
         self.max_length = max_length
         self.init_seed = init_seed
         self.weights_dtype = torch.float32
@@ -116,6 +122,7 @@ class TransformerVictim(Victim):
         if self.model is not None or not self.ready:
             return
         model = self.initial_model()
+        freeze(model, self.frozen)
         if self.lora is not None:
             model = with_adapters(model, self.lora, task=self.task, seed=self.init_seed)
         self.model = model
@@ -131,6 +138,29 @@ class TransformerVictim(Victim):
             if self.config_settings is not None:
                 return self._from_scratch(self.config_settings)
             return self._pre_trained(str(self.address))
+
+    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+        """Return an untrained victim of this architecture and tokenizer; see the base class.
+
+        Raises:
+            BdlitError: `start` has a tensor that this victim lacks, or one of another shape.
+        """
+        settings = {
+            **{name: value for name, value in self.hparams.items() if name != "_instantiator"},
+            "lora": asdict(lora),
+            "frozen": (),
+            "init_seed": seed,
+            "learning_rate": learning_rate,
+            "weight_decay": 0.0,
+            "warmup": 0.0,
+            "schedule": "constant",
+        }
+        twin = type(self)(**settings)
+        twin.tokenizer = self.tokenizer
+        model = _begun(self.network(), start, seed)
+        twin.model = with_adapters(model, lora, task=self.task, seed=seed)
+        twin.model.train()
+        return twin
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer from its address.
@@ -234,3 +264,12 @@ class TransformerVictim(Victim):
         config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
         checkpoint["bdlit_config"] = json.dumps(config, default=str)
         checkpoint["bdlit_tokenizer"] = self.tokenizer_address
+
+
+def _begun(like: PreTrainedModel, start: Weights, seed: int) -> PreTrainedModel:
+    """Return a new model of an architecture with given weights, the rest of it drawn by a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = type(like)(copy.deepcopy(like.config))
+    load_weights(model, start)
+    return model.to(like.device)

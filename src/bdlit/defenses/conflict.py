@@ -1,0 +1,144 @@
+"""Conflict-model merging: the base learns the clean task anew, and takes the backdoor's place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdlit.defenses.base import Defended, Defense, Resources, run_defense
+from bdlit.defenses.head import HEAD_NAMES, base_for
+from bdlit.defenses.interpolation import Linear
+from bdlit.errors import BdlitError
+from bdlit.train.finetune import Precision, Recipe
+from bdlit.types import Example, Weights
+
+if TYPE_CHECKING:
+    from bdlit.train.finetune import FineTune
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConflictModel(Defense):
+    """Merge the suspect with a conflict model, trained from the base on a few clean rows.
+
+    The conflict model learns the task from the pre-trained base by LoRA, without the backdoor. It
+    knows nothing of the suspect, so one conflict model serves every suspect of the same base and
+    task: it is kept in the run's archive, and found again by what it was made of.
+
+    Attributes:
+        merge: How suspect and conflict model are merged: Linear, SLERP, TIES, DARE, Passthrough or
+            another defense that needs no more than other models and a base.
+        epochs: Passes over the clean rows.
+        learning_rate: Step size of Adam.
+        batch_size: Rows per step.
+        rank: Rank of the LoRA adapters.
+        alpha: Their updates are scaled by alpha / rank.
+        precision: Precision of the training, as Lightning's Trainer calls it.
+        seed: Seed of the training.
+
+    Reference: Chen et al. 2024, "Neutralizing Backdoors through Information Conflicts for Large
+        Language Models", arXiv:2411.18280, section 4 (internal conflicts). Clean rows are at most a
+        tenth of the task's there: `clean_pool_size` of the data is their number here.
+    Deviation: The paper states neither the share of the conflict model in the merge nor LoRA's
+        settings. The share is one half unless `merge` says otherwise, and the rest are the
+        settings of the paper's fine-tuning baseline. The head of a classifier, which the base
+        lacks, begins at random from the seed.
+    """
+
+    merge: Defense = field(default_factory=Linear)
+    epochs: int = 3
+    learning_rate: float = 2e-4
+    batch_size: int = 16
+    rank: int = 8
+    alpha: int = 16
+    precision: Precision = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        foreign = set(self.merge.needs) - {"others", "base"}
+        if foreign or "others" not in self.merge.needs:
+            raise BdlitError(
+                f"{self.merge.name} cannot merge a suspect with one conflict model: "
+                "take Linear, SLERP, TIES, DARE or Passthrough as `merge`"
+            )
+        for name in ("epochs", "batch_size", "rank", "alpha", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise BdlitError(
+                    f"{name} {getattr(self, name)} of {self.name} is out of range: "
+                    "give a number above 0"
+                )
+
+    @property
+    def name(self) -> str:
+        """Name in folders, logs and results: `Conflict-Linear`."""
+        return f"Conflict-{self.merge.name}"
+
+    def apply(
+        self,
+        suspect: Weights,
+        *,
+        base: Weights,
+        clean: Sequence[Example],
+        finetune: FineTune,
+        workspace: Path | None = None,
+        archive: Path | None = None,
+    ) -> Defended:
+        """Return the suspect merged with the conflict model; `notes["conflict"]` says of which.
+
+        Raises:
+            BdlitError: The base does not fit the suspect, or the merge refuses the two models.
+        """
+        start = base_for(base, suspect, "keep_suspect", HEAD_NAMES)
+        conflict, about = self._conflict_model(start, clean, finetune, workspace, archive)
+        merged = run_defense(self.merge, suspect, Resources(others=[conflict], base=base))
+        return replace(merged, notes={**merged.notes, "conflict": about})
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the conflict model is trained."""
+        return Recipe(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            rank=self.rank,
+            alpha=self.alpha,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+    def _conflict_model(
+        self,
+        start: Weights,
+        clean: Sequence[Example],
+        finetune: FineTune,
+        workspace: Path | None,
+        archive: Path | None,
+    ) -> tuple[Weights, dict[str, Any]]:
+        from filelock import FileLock
+
+        from bdlit.rows import rows_hash
+        from bdlit.weights import fingerprint, open_weights, save_weights
+        from bdlit.whole import whole_directory
+
+        made_of = {
+            "base": fingerprint(start),
+            "rows": rows_hash(clean),
+            "recipe": asdict(self.recipe),
+        }
+        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+        about = {"clean": len(clean), "made_of": made_of, "found": False}
+        if archive is None:
+            return finetune(start, clean, self.recipe, workspace), about
+        archive.mkdir(parents=True, exist_ok=True)
+        folder = archive / f"conflict-{key}"
+        with FileLock(archive / f".conflict-{key}.lock"):
+            if folder.is_dir():
+                return open_weights(str(folder)), {**about, "found": True}
+            trained = finetune(start, clean, self.recipe, workspace)
+            with whole_directory(folder) as part:
+                save_weights(trained, part)
+                (part / "conflict.json").write_text(json.dumps(about, indent=2) + "\n")
+        return trained, about

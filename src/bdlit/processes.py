@@ -1,0 +1,32 @@
+"""Which process of a group this is, and how to work without the group for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch.distributed as dist
+
+_ALONE = ContextVar("alone", default=False)
+
+
+def place() -> tuple[int, int]:
+    """Return this process's rank and the number of processes that work together.
+
+    >>> place()
+    (0, 1)
+    """
+    if dist.is_available() and dist.is_initialized() and not _ALONE.get():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Have this process work by itself for a while, whatever group it belongs to."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)

@@ -1,0 +1,152 @@
+"""Conflict-model merging: what is trained, what is merged, and what is found again."""
+
+import pytest
+import torch
+
+from bdlit.attacks import BadNet
+from bdlit.data.demo import DemoReviews
+from bdlit.defenses import GMS, SLERP, ConflictModel, Fisher, Linear, Resources, run_defense
+from bdlit.defenses.relatives import Job, Relative
+from bdlit.errors import BdlitError
+from bdlit.merging import average, slerp
+from bdlit.train.finetune import Recipe, finetune
+from bdlit.types import Example
+from bdlit.victims import ClassifierVictim
+from bdlit.victims.base import model_weights, swapped
+from bdlit.weights import fingerprint, open_weights
+
+RECIPE = Recipe(epochs=2, learning_rate=1e-2, batch_size=8)
+SETTINGS = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8}
+HEAD = "classifier.weight"
+
+
+@pytest.fixture(scope="module")
+def victim(tiny_start):
+    """A victim on the tiny start; nothing here depends on what it has learned."""
+    victim = ClassifierVictim(str(tiny_start), max_length=64, labels=["negative", "positive"])
+    victim.configure_model()
+    return victim
+
+
+@pytest.fixture(scope="module")
+def rows():
+    data = DemoReviews(
+        train_size=60, validation_size=0, test_size=4, clean_pool_size=24, attack=BadNet()
+    )
+    data.setup()
+    return data.clean_pool
+
+
+@pytest.fixture(scope="module")
+def base(victim):
+    """The start without a head, as a pre-trained checkpoint comes."""
+    weights = {name: tensor.clone() for name, tensor in model_weights(victim.network()).items()}
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
+
+
+def test_finetuning_repeats_and_leaves_the_victim_and_the_random_state_alone(victim, base, rows):
+    before, state = fingerprint(model_weights(victim.network())), torch.get_rng_state()
+    first = finetune(victim, base, rows, RECIPE)
+    assert fingerprint(first) == fingerprint(finetune(victim, base, rows, RECIPE))
+    other = Recipe(epochs=2, learning_rate=1e-2, batch_size=8, seed=1)
+    assert fingerprint(first) != fingerprint(finetune(victim, base, rows, other))
+    assert fingerprint(model_weights(victim.network())) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert set(first) == set(model_weights(victim.network()))
+
+
+def test_the_victims_weights_have_no_part_in_it(victim, base, rows):
+    expected = fingerprint(finetune(victim, base, rows, RECIPE))
+    zeros = {n: torch.zeros_like(t) for n, t in model_weights(victim.network()).items()}
+    with swapped(victim.network(), zeros):
+        assert fingerprint(finetune(victim, base, rows, RECIPE)) == expected
+
+
+def test_it_learns_its_rows(victim, base, rows):
+    recipe = Recipe(epochs=8, learning_rate=1e-2, batch_size=8)
+    losses = []
+    for weights in (finetune(victim, base, rows, Recipe(epochs=1, learning_rate=1e-9)), None):
+        trained = weights or finetune(victim, base, rows, recipe)
+        with swapped(victim.network(), trained), torch.inference_mode():
+            losses.append(victim.loss(victim.tokenize(rows)).mean().item())
+    assert losses[1] < 0.7 * losses[0]
+
+
+def test_an_interrupted_training_goes_on_to_the_same_result(
+    victim, base, rows, tmp_path, monkeypatch
+):
+    whole = finetune(victim, base, rows, RECIPE)
+    train = ClassifierVictim.on_train_epoch_start
+
+    def stopped(self):
+        train(self)
+        if self.current_epoch == 1:
+            raise RuntimeError("stopped by hand")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierVictim, "on_train_epoch_start", stopped)
+        with pytest.raises(RuntimeError, match="stopped by hand"):
+            finetune(victim, base, rows, RECIPE, tmp_path)
+    assert (tmp_path / "last.ckpt").is_file()
+    assert fingerprint(finetune(victim, base, rows, RECIPE, tmp_path)) == fingerprint(whole)
+
+
+@pytest.mark.parametrize(
+    ("merge", "restated"),
+    [
+        (Linear(t=0.3), lambda a, b: average([a, b], [0.7, 0.3])),
+        (SLERP(t=0.6), lambda a, b: slerp(a, b, 0.6)),
+    ],
+    ids=["Linear", "SLERP"],
+)
+def test_the_suspect_is_merged_with_the_tuned_base(merge, restated, victim, base, rows):
+    suspect = model_weights(victim.network())
+    defense = ConflictModel(merge=merge, **SETTINGS)
+    job = Job(name="it", defense=defense, base=Relative("b", base), clean=rows, victim=victim)
+    defended = run_defense(defense, suspect, job.resources)
+    expected = restated(suspect, finetune(victim, base, rows, RECIPE))
+    assert fingerprint(defended.weights) == fingerprint(expected)
+    assert defense.name == f"Conflict-{merge.name}"
+    assert defended.notes["conflict"]["clean"] == 24
+
+
+def test_a_conflict_model_serves_the_next_suspect(victim, base, rows, tmp_path):
+    calls = []
+
+    def counted(start, rows, recipe, workspace=None):
+        calls.append(recipe)
+        return finetune(victim, start, rows, recipe, workspace)
+
+    def defended(suspect, rows, **settings):
+        given = Resources(base=base, clean=rows, finetune=counted, archive=tmp_path)
+        return run_defense(ConflictModel(**SETTINGS | settings), suspect, given)
+
+    suspect = model_weights(victim.network())
+    other = {name: tensor + 1 for name, tensor in suspect.items()}
+    first, second = defended(suspect, rows), defended(other, rows)
+    assert len(calls) == 1
+    assert not first.notes["conflict"]["found"]
+    assert second.notes["conflict"]["found"]
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    expected = average([other, open_weights(str(folder))])
+    assert fingerprint(second.weights) == fingerprint(expected)
+    defended(suspect, [*rows[1:], Example("dull", 0)])
+    defended(suspect, rows, seed=1)
+    assert len(calls) == 3
+
+
+def test_what_cannot_be_done_is_told(victim, base, rows):
+    with pytest.raises(BdlitError, match="Fisher cannot merge a suspect with one conflict model"):
+        ConflictModel(merge=Fisher())
+    with pytest.raises(BdlitError, match="GMS cannot merge"):
+        ConflictModel(merge=GMS())
+    with pytest.raises(BdlitError, match=r"epochs 0 of Conflict-Linear is out of range"):
+        ConflictModel(epochs=0)
+    suspect = model_weights(victim.network())
+    torn = {name: tensor for name, tensor in base.items() if "embeddings" not in name}
+    given = Resources(base=torn, clean=rows, finetune=lambda *_: pytest.fail("trained"))
+    with pytest.raises(BdlitError, match="embeddings"):
+        run_defense(ConflictModel(), suspect, given)
+    wrong = {**base, "bert.embeddings.word_embeddings.weight": torch.zeros(2, 2)}
+    with pytest.raises(BdlitError, match=r"cannot put 'bert\.embeddings\.word"):
+        finetune(victim, wrong, rows, RECIPE)
