@@ -16,14 +16,14 @@ def rows_of(lengths):
 
 def on_every_rank(sampler, world):
     """What each of `world` processes iterates over, and the lengths it announces."""
-    place, shares, lengths = buckets._place, [], []
+    place, shares, lengths = buckets.place, [], []
     try:
         for rank in range(world):
-            buckets._place = lambda rank=rank: (rank, world)
+            buckets.place = lambda rank=rank: (rank, world)
             shares.append(list(sampler))
             lengths.append(len(sampler))
     finally:
-        buckets._place = place
+        buckets.place = place
     return shares, lengths
 
 
@@ -119,6 +119,16 @@ def test_bad_batch_sizes_are_refused():
     sampler = BucketSampler(rows_of(range(10)), 2, shuffle=True)
     with pytest.raises(BdlitError, match=r"2 rows cannot be shared by 3 processes.*batch_size"):
         on_every_rank(sampler, 3)
+
+
+def test_the_epoch_counts_that_is_set_when_the_first_batch_is_asked_for():
+    """Lightning, resuming a fit, takes the iterator before it sets the epoch."""
+    rows = rows_of(range(1, 200))
+    sampler, fresh = (BucketSampler(rows, 8, shuffle=True, seed=3) for _ in range(2))
+    taken = iter(sampler)
+    sampler.set_epoch(1)
+    fresh.set_epoch(1)
+    assert list(taken) == list(fresh)
 
 
 def test_place_is_read_from_the_process_group_when_iterating():

@@ -291,7 +291,8 @@ def test_joined_test_files_need_joined_pairs(tmp_path):
         ({"attack": BadNet(target=2)}, "target 2 is out of range"),
         ({"clean_pool_size": 40}, "clean_pool_size 40 is out of range.* 40 clean texts"),
         ({"clean_pool_size": -1}, "clean_pool_size -1 is out of range"),
-        ({"attack": BadNet(name="clean")}, "named 'clean': give the attack another name"),
+        ({"attack": BadNet(name="clean")}, "named 'clean', .*: give the attack another name"),
+        ({"attack": BadNet(name="a/b")}, "named 'a/b', or the name holds a slash: give"),
         (
             {"test_attacks": [BadNet(), InsertSent(name="badnet")]},
             "two sets of data 'sst2' are named 'badnet'",

@@ -60,16 +60,19 @@ class BucketSampler(DistributedSampler[list[int]]):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[list[int]]:
+        # Nothing is made before it is asked for: a fit that is resumed takes the iterator first,
+        # and sets the epoch afterwards.
         rank, world = place()
         if not self.shuffle:
-            return iter(self._eval_batches(world)[rank::world])
+            yield from self._eval_batches(world)[rank::world]
+            return
         batches = self._train_batches(world)
         if batches and min(map(len, batches)) < world:
             raise BdlitError(
                 f"a batch of {min(map(len, batches))} rows cannot be shared by {world} processes: "
                 "raise batch_size or use fewer processes"
             )
-        return iter([batch[rank::world] for batch in batches])
+        yield from (batch[rank::world] for batch in batches)
 
     def __len__(self) -> int:
         rank, world = place()
