@@ -5,8 +5,18 @@ import torch
 
 from bdlit.attacks import BadNet
 from bdlit.data.demo import DemoReviews
-from bdlit.defenses import GMS, SLERP, ConflictModel, Fisher, Linear, Resources, run_defense
+from bdlit.defenses import (
+    GMS,
+    SLERP,
+    TIES,
+    ConflictModel,
+    Fisher,
+    Linear,
+    Resources,
+    run_defense,
+)
 from bdlit.defenses.relatives import Job, Relative
+from bdlit.defenses.share import hold_back
 from bdlit.errors import BdlitError
 from bdlit.merging import average, slerp
 from bdlit.train.finetune import Recipe, finetune
@@ -135,6 +145,30 @@ def test_a_conflict_model_serves_the_next_suspect(victim, base, rows, tmp_path):
     assert len(calls) == 3
 
 
+def test_the_share_is_the_largest_that_clean_rows_allow(victim, base, rows):
+    """By hand: each merge is measured on the rows that were held back."""
+    train, held = hold_back(rows, seed=0)
+    assert len(train) + len(held) == len(rows) == 24
+    assert not {row.text for row in train} & {row.text for row in held}
+    suspect = model_weights(victim.network())
+    conflict = finetune(victim, base, train, RECIPE)
+    shares, hits = [0.9, 0.1, 0.5], {}
+    for t in shares:
+        with swapped(victim.network(), average([suspect, conflict], [1 - t, t])):
+            hits[t] = int(victim.hits(victim.tokenize(held)).sum())
+    wanted = max(t for t in shares if 100 * hits[t] / 4 >= 100 * max(hits.values()) / 4 - 30)
+    defense = ConflictModel(shares=shares, slack=30.0, **SETTINGS)
+    job = Job(name="it", defense=defense, base=Relative("b", base), clean=rows, victim=victim)
+    defended = run_defense(defense, suspect, job.resources)
+    notes = defended.notes["conflict"]
+    assert notes["share"] == wanted
+    assert {t: found["hits"] for t, found in notes["held_back"].items()} == {
+        f"{t:g}": count for t, count in hits.items()
+    }
+    expected = average([suspect, conflict], [1 - wanted, wanted])
+    assert fingerprint(defended.weights) == fingerprint(expected)
+
+
 def test_what_cannot_be_done_is_told(victim, base, rows):
     with pytest.raises(BdlitError, match="Fisher cannot merge a suspect with one conflict model"):
         ConflictModel(merge=Fisher())
@@ -142,6 +176,12 @@ def test_what_cannot_be_done_is_told(victim, base, rows):
         ConflictModel(merge=GMS())
     with pytest.raises(BdlitError, match=r"epochs 0 of Conflict-Linear is out of range"):
         ConflictModel(epochs=0)
+    with pytest.raises(BdlitError, match="TIES has no share to choose"):
+        ConflictModel(merge=TIES(), shares=[0.5])
+    with pytest.raises(BdlitError, match=r"shares 1\.5 is out of range"):
+        ConflictModel(shares=[1.5])
+    with pytest.raises(BdlitError, match="4 clean rows are too few to hold some back"):
+        hold_back(rows[:4], seed=0)
     suspect = model_weights(victim.network())
     torn = {name: tensor for name, tensor in base.items() if "embeddings" not in name}
     given = Resources(base=torn, clean=rows, finetune=lambda *_: pytest.fail("trained"))

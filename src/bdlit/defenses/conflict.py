@@ -13,6 +13,7 @@ from bdlit.defenses.base import Defended, Defense, Resources, run_defense
 from bdlit.defenses.head import HEAD_NAMES, base_for
 from bdlit.defenses.interpolation import Linear
 from bdlit.errors import BdlitError
+from bdlit.merging.settings import require_share
 from bdlit.train.finetune import Precision, Recipe
 from bdlit.types import Example, Weights
 
@@ -31,6 +32,11 @@ class ConflictModel(Defense):
     Attributes:
         merge: How suspect and conflict model are merged: Linear, SLERP, TIES, DARE, Passthrough or
             another defense that needs no more than other models and a base.
+        shares: Shares `t` of the conflict model to choose from, in [0, 1], for merges that have
+            one. A fifth of the clean rows is then held back from training, and the largest share
+            is taken whose accuracy on them is within `slack` of the best. None keeps that of
+            `merge`.
+        slack: How far below the best accuracy a larger share may be, in percentage points.
         epochs: Passes over the clean rows.
         learning_rate: Step size of Adam.
         batch_size: Rows per step.
@@ -43,12 +49,15 @@ class ConflictModel(Defense):
         Language Models", arXiv:2411.18280, section 4 (internal conflicts). Clean rows are at most a
         tenth of the task's there: `clean_pool_size` of the data is their number here.
     Deviation: The paper states neither the share of the conflict model in the merge nor LoRA's
-        settings. The share is one half unless `merge` says otherwise, and the rest are the
-        settings of the paper's fine-tuning baseline. The head of a classifier, which the base
+        settings. The share is one half unless `merge` or `shares` say otherwise; it is never
+        chosen by ASR, which a defender cannot measure. The rest are the settings of the paper's
+        fine-tuning baseline. The head of a classifier, which the base
         lacks, begins at random from the seed.
     """
 
     merge: Defense = field(default_factory=Linear)
+    shares: Sequence[float] = ()
+    slack: float = 2.0
     epochs: int = 3
     learning_rate: float = 2e-4
     batch_size: int = 16
@@ -64,6 +73,13 @@ class ConflictModel(Defense):
                 f"{self.merge.name} cannot merge a suspect with one conflict model: "
                 "take Linear, SLERP, TIES, DARE or Passthrough as `merge`"
             )
+        if self.shares and not hasattr(self.merge, "t"):
+            raise BdlitError(
+                f"{self.merge.name} has no share to choose: leave `shares` out, or take Linear or "
+                "SLERP as `merge`"
+            )
+        for share in self.shares:
+            require_share("shares", share)
         for name in ("epochs", "batch_size", "rank", "alpha", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise BdlitError(
@@ -83,17 +99,35 @@ class ConflictModel(Defense):
         base: Weights,
         clean: Sequence[Example],
         finetune: FineTune,
+        victim: Any = None,
         workspace: Path | None = None,
         archive: Path | None = None,
     ) -> Defended:
         """Return the suspect merged with the conflict model; `notes["conflict"]` says of which.
 
         Raises:
-            BdlitError: The base does not fit the suspect, or the merge refuses the two models.
+            BdlitError: The base does not fit the suspect, the merge refuses the two models, or
+                there are too few clean rows to hold some back.
         """
+        from bdlit.defenses.share import accuracy, hold_back, largest_harmless
+
         start = base_for(base, suspect, "keep_suspect", HEAD_NAMES)
-        conflict, about = self._conflict_model(start, clean, finetune, workspace, archive)
-        merged = run_defense(self.merge, suspect, Resources(others=[conflict], base=base))
+        rows, held = hold_back(clean, self.seed) if self.shares else (list(clean), [])
+        conflict, about = self._conflict_model(start, rows, finetune, workspace, archive)
+        given = Resources(others=[conflict], base=base)
+        merge: Any = self.merge
+        if self.shares:
+            share, found = largest_harmless(
+                self.shares,
+                lambda t: accuracy(
+                    victim, run_defense(replace(merge, t=t), suspect, given).weights, held
+                ),
+                self.slack,
+            )
+            merge = replace(merge, t=share)
+            held_back = {t: {"hits": rate.hits, "rows": rate.n} for t, rate in found.items()}
+            about |= {"share": share, "held_back": held_back}
+        merged = run_defense(merge, suspect, given)
         return replace(merged, notes={**merged.notes, "conflict": about})
 
     @property

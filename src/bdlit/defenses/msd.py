@@ -55,7 +55,8 @@ class MSD(Defense):
     Deviation: Where our text of the paper is silent, we chose: what counts as a neighbour (see
         `bdlit.search.wiring`); the average for all that no table names; the last hidden state of
         [CLS] as feature, averaged over the rows of a class; made-up inputs of random embeddings,
-        100 steps of Adam. A search has half a million tables, not two million generations.
+        100 steps of Adam. A search looks at some twenty thousand tables per layer, where the
+        paper has two million generations.
     """
 
     table: str | None = None
