@@ -87,10 +87,11 @@ def finetune(
         BdlitError: `start` has a tensor that the victim lacks, or one of another shape.
     """
     from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
     from bdlit.data.loaders import training_loader
     from bdlit.processes import alone
+    from bdlit.progress import progress
     from bdlit.victims.base import model_weights
     from bdlit.victims.lora import LoRA
 
@@ -103,7 +104,12 @@ def finetune(
     keep = ModelCheckpoint(workspace, filename="last", enable_version_counter=False)
     last = workspace / "last.ckpt" if workspace else None
     device = victim.device
-    with alone(), _seeded(recipe.seed):
+    # A second bar of Lightning's would take down the one of the fit that this may be part of.
+    with alone(), _seeded(recipe.seed), progress("fine-tuning") as tell:
+
+        def watch(trainer: Trainer, *_: object) -> None:
+            tell(trainer.global_step, int(trainer.estimated_stepping_batches))
+
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=1 if device.index is None else [device.index],
@@ -111,7 +117,8 @@ def finetune(
             precision=recipe.precision,
             logger=False,
             enable_checkpointing=workspace is not None,
-            callbacks=[keep] if workspace else [],
+            callbacks=[LambdaCallback(on_train_batch_end=watch), *([keep] if workspace else [])],
+            enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=workspace,
         )

@@ -146,7 +146,8 @@ class TransformerVictim(Victim):
             BdlitError: `start` has a tensor that this victim lacks, or one of another shape.
         """
         settings = {
-            **{name: value for name, value in self.hparams.items() if name != "_instantiator"},
+            # LightningCLI adds entries of its own, whose names begin with an underscore.
+            **{name: value for name, value in self.hparams.items() if not name.startswith("_")},
             "lora": asdict(lora),
             "frozen": (),
             "init_seed": seed,
