@@ -202,11 +202,10 @@ class GMS(Defense):
 
 def _picture(strategy: Strategy) -> dict[str, bytes]:
     """Draw the strategy, where matplotlib is installed."""
-    from importlib.util import find_spec
-
     from bdlit.drawing.strategy import png_of, strategy_plot
+    from bdlit.drawing.style import can_draw
 
-    if find_spec("matplotlib") is None:
+    if not can_draw():
         return {}
     title = "Modules that GMS replaced"
     figure = strategy_plot(strategy.replaced, list(strategy.modules), strategy.layers, title)

@@ -240,11 +240,10 @@ def _summary(table: Table, layout: Layout) -> dict[str, Any]:
 
 def _picture(table: Table, layout: Layout, roles: Sequence[int]) -> dict[str, bytes]:
     """Draw which model each module comes from, where matplotlib is installed."""
-    from importlib.util import find_spec
-
     from bdlit.drawing.strategy import png_of, sources_plot
+    from bdlit.drawing.style import can_draw
 
-    if find_spec("matplotlib") is None:
+    if not can_draw():
         return {}
     columns = zip(_types(table, layout), zip(*table.rows, strict=True), strict=True)
     sources = {name: [roles[role] for role in column] for name, column in columns}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bdlit.errors import BdlitError
@@ -27,6 +28,11 @@ COLOURS = (
     *("#44aa99", "#999933", "#cc6677", "#88ccee", "#117733", "#882255"),
 )
 MARKERS = "os^DvP<>phd"
+
+
+def can_draw() -> bool:
+    """Return whether matplotlib is installed, for pictures that come only where it is."""
+    return find_spec("matplotlib") is not None
 
 
 def new_figure(width: float, height: float) -> Figure:

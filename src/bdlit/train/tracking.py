@@ -6,7 +6,6 @@ import netrc
 import os
 import socket
 import sys
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -144,7 +143,9 @@ def _log_to_wandb(run: Any, results: list[Result]) -> None:
 
 def _strategies(results: list[Result]) -> dict[str, Any]:
     """Draw what defenses replaced, where they tell and matplotlib is installed."""
-    if find_spec("matplotlib") is None:
+    from bdlit.drawing.style import can_draw
+
+    if not can_draw():
         return {}
     import wandb
 
