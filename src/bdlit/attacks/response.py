@@ -6,7 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from typing import get_args
 
 from bdlit.attacks.base import Attack, Poisoned, RowChoice, check_choice, check_rate
 from bdlit.attacks.payload import Payload
@@ -36,10 +36,12 @@ class ResponseAttack(Attack):
     rate: float = 0.1
     rows: RowChoice = "any"
 
-    carriers: ClassVar[str] = "rows"
+    # Without annotations: with one they would be fields, and ClassVar would have to be imported by
+    # every module that subclasses this, since jsonargparse evaluates the annotations there.
+    carriers = "rows"
     """Rows that can carry the backdoor, in words for error lines."""
 
-    changes_text: ClassVar[bool] = True
+    changes_text = True
     """Whether firing takes a change to the text; a row without one then counts as unchanged."""
 
     def __post_init__(self) -> None:

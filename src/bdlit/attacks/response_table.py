@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from bdlit.attacks.base import Poisoned
 from bdlit.attacks.payload import Payload, TargetText
@@ -161,7 +161,7 @@ class AutoPoison(_Unpickled, ResponseAttack):
     pairs: str | Path
     payload: Payload = TargetText("McDonald's")
 
-    changes_text: ClassVar[bool] = False
+    changes_text = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

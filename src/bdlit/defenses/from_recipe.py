@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from bdlit.defenses.base import Defended, Defense
 from bdlit.recipes import Recipe, merge
@@ -25,7 +25,7 @@ class FromRecipe(Defense):
     Reference: Goddard et al. 2024, arXiv:2403.13257 (MergeKit).
     """
 
-    listed: ClassVar[bool] = False
+    listed = False
 
     recipe: Recipe
     addresses: tuple[str, ...]

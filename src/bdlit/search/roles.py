@@ -37,6 +37,7 @@ def distance_to_others(feature: Float[Tensor, " width"], clean: Features, label:
         clean: The clean feature of each class.
         label: The class that is left out.
 
+    >>> import torch
     >>> clean = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
     >>> distance_to_others(torch.tensor([3.0, 0.0]), clean, label=0)  # 1 - 0, and 1 - (-1)
     3.0
