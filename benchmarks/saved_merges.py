@@ -5,8 +5,9 @@
 Makes Llama-shaped checkpoints (a base and three fine-tunes in bf16, four shards each), merges the
 fine-tunes by `bdlit merge` in a process of its own per method, and prints one line each. Resident
 memory counts what files were mapped; anonymous memory is what the process itself has taken. With
-`--plot FILE` peaks are drawn against the size of the model. `--mergekit` runs `mergekit-yaml` on
-the same models, if it is installed.
+`--plot FILE` peaks are drawn against the size of the model. With `--mergekit PYTHON`, the Python of
+an environment that has mergekit, the same merges are made by it, and the last column says how far
+its result is from ours (relative L2; DARE draws other entries there, so it is not compared).
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from bdlit.weights import LazyWeights, Outline
+from bdlit.drawing.style import COLOURS, INK, MARKERS, QUIET, new_figure
+from bdlit.weights import LazyWeights, Outline, open_weights
+from bdlit.weights.distance import combine, distances
 from bdlit.weights.streaming import shard_layout, write_shards
 
 WIDTH, INNER, KEY_VALUE, VOCABULARY = 2048, 5632, 256, 32_000  # of TinyLlama's layers
@@ -37,6 +40,7 @@ METHODS = {
     "TIES, whole model": '{"class_path": "TIES", "init_args": {"head": "merge"}}',
     "DARE-TIES": '{"class_path": "DARE", "init_args": {"merge": "ties", "head": "merge"}}',
 }
+BASELINE = "reading and writing"
 RECIPES = {
     "average": {"merge_method": "linear", "parameters": {"weight": 1.0}},
     "SLERP": {"merge_method": "slerp", "parameters": {"t": 0.5}},
@@ -164,16 +168,25 @@ def merge_command(method: str, paths: Sequence[Path], out: Path) -> list[str]:
     ]
 
 
-def mergekit_command(method: str, paths: Sequence[Path], out: Path) -> list[str]:
-    """Return mergekit's command for the same merge."""
+def mergekit_command(python: str, method: str, paths: Sequence[Path], out: Path) -> list[str]:
+    """Return mergekit's command for the same merge: computed in float32, written in bfloat16."""
     base, *models = map(str, paths)
     used = models[:2] if method == "SLERP" else models
-    recipe = {**RECIPES[method], "models": [{"model": m} for m in used], "dtype": "bfloat16"}
+    recipe = {**RECIPES[method], "models": [{"model": m} for m in used]}
+    recipe |= {"dtype": "float32", "out_dtype": "bfloat16"}
     if method != "average":
         recipe["base_model"] = used[0] if method == "SLERP" else base
     file = out.with_suffix(".yaml")
     file.write_text(json.dumps(recipe))
-    return ["mergekit-yaml", str(file), str(out), "--lazy-unpickle", "--no-copy-tokenizer"]
+    script = "from mergekit.scripts.run_yaml import main; main()"
+    options = ["--lazy-unpickle", "--no-copy-tokenizer"]
+    return [python, "-c", script, str(file), str(out), *options]
+
+
+def apart(ours: Path, theirs: Path) -> float:
+    """Return the relative L2 distance between two models."""
+    found = distances(open_weights(ours), open_weights(theirs))
+    return combine(found, "model").relative_l2 or 0.0
 
 
 def main() -> None:
@@ -182,43 +195,59 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the models are made")
     parser.add_argument("--gb", type=float, nargs="+", default=[1.5])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--mergekit", action="store_true")
+    parser.add_argument("--mergekit", metavar="PYTHON", help="Python of where mergekit is")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     peaks: dict[str, list[tuple[float, float]]] = {}
-    print(
-        f"{'GB':>4}  {'method':<28}{'wall s':>8}{'CPU s':>8}{'resident GB':>13}{'anonymous GB':>14}"
-    )
+    heads = f"{'wall s':>8}{'CPU s':>8}{'resident GB':>13}{'anonymous GB':>14}{'apart':>10}"
+    print(f"{'GB':>4}  {'method':<28}{heads}")
     for size in options.gb:
         paths = make_models(options.folder, size)
-        out = options.folder / "out"
-        commands = {"reading and writing": read_and_write(paths[1:], out)}
-        commands |= {method: merge_command(method, paths, out) for method in options.methods}
-        if options.mergekit:
-            known = [method for method in options.methods if method in RECIPES]
-            commands |= {f"{m} (mergekit)": mergekit_command(m, paths, out) for m in known}
-        for name, command in commands.items():
-            shutil.rmtree(out, ignore_errors=True)
+        for name, command, out in runs(paths, options):
             wall, cpu, resident, anonymous = measured(command)
             peaks.setdefault(name, []).append((size, anonymous))
             figures = f"{wall:8.1f}{cpu:8.1f}{resident:13.2f}{anonymous:14.2f}"
+            ours = options.folder / "out"
+            if out != ours and "DARE" not in name:
+                figures += f"{apart(ours, out):10.1e}"
             print(f"{size:4.1f}  {name:<28}{figures}", flush=True)
-        shutil.rmtree(out, ignore_errors=True)
+        for out in ("out", "mergekit"):
+            shutil.rmtree(options.folder / out, ignore_errors=True)
     if options.plot:
         draw(peaks, options.plot)
 
 
+def runs(
+    paths: Sequence[Path], options: argparse.Namespace
+) -> Iterator[tuple[str, list[str], Path]]:
+    """Yield name, command and result of each run; mergekit's follows ours, which still stands."""
+    ours, theirs = options.folder / "out", options.folder / "mergekit"
+    shutil.rmtree(ours, ignore_errors=True)
+    yield BASELINE, read_and_write(paths[1:], ours), ours
+    for method in options.methods:
+        shutil.rmtree(ours, ignore_errors=True)
+        yield method, merge_command(method, paths, ours), ours
+        if options.mergekit and method in RECIPES:
+            shutil.rmtree(theirs, ignore_errors=True)
+            command = mergekit_command(options.mergekit, method, paths, theirs)
+            yield f"{method} (mergekit)", command, theirs
+
+
 def draw(peaks: dict[str, list[tuple[float, float]]], file: Path) -> None:
     """Draw peak memory against the size of the model."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7.5, 4)
     axes = figure.subplots()
-    for name, points in peaks.items():
-        if name != "reading and writing":
-            axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.set(xlabel="size of the model (GB)", ylabel="peak anonymous memory (GB)", ylim=0)
-    axes.legend()
+    for i, (name, points) in enumerate(n for n in peaks.items() if n[0] != BASELINE):
+        style = "--" if "mergekit" in name else "-"
+        marker, colour = MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)]
+        axes.plot(*zip(*points, strict=True), style, marker=marker, color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("size of the model (GB)", color=INK)
+    axes.set_ylabel("peak anonymous memory (GB)", color=INK)
+    axes.grid(axis="y", color=QUIET, alpha=0.25, lw=0.6)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK)
     figure.savefig(file, dpi=150)
 
 

@@ -7,7 +7,7 @@ from bdlit import merging
 from bdlit.merging.audit import Audit
 from bdlit.weights import in_pieces, pieces, save_weights
 from bdlit.weights.files import SafetensorsWeights
-from bdlit.weights.lazy import LazyWeights
+from bdlit.weights.lazy import LazyWeights, on_device
 from bdlit.weights.streaming import write_shards
 
 
@@ -94,3 +94,59 @@ def test_a_file_is_read_where_the_piece_is(tmp_path):
     file = SafetensorsWeights(path)
     assert file.piece("w", 5, 9).tolist() == [5, 6, 7, 8]
     assert file.piece("w", 12, 12).tolist() == []
+
+
+def drawn(seed, kind):
+    """Entries of all sizes, many of them equal or cancelling, with zeros of both signs."""
+    entries = torch.randn(2000, generator=torch.Generator().manual_seed(seed))
+    if kind == "ties":
+        entries = (entries * 2).round() / 2
+    entries[seed:2000:7] = -0.0
+    return {"w": entries, "v": entries.flip(0)[:300].view(20, 15)}
+
+
+@pytest.mark.parametrize("zero_sum", ["majority", "positive"])
+@pytest.mark.parametrize("kind", ["ties", "smooth"])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_elected_mean_is_that_of_the_stack(count, kind, zero_sum):
+    vectors = [drawn(seed, kind) for seed in range(count)]
+    balance = sum(int(torch.stack([v[n] for v in vectors]).sum(0).sign().sum()) for n in "wv")
+    on_zero = 1.0 if zero_sum == "positive" or balance >= 0 else -1.0
+    merged = merging.elect_and_average(vectors, zero_sum=zero_sum)
+    for name in merged:
+        deltas = torch.stack([vector[name] for vector in vectors])
+        sign = deltas.sum(0).sign()
+        sign[sign == 0] = on_zero
+        agree = deltas * sign > 0
+        expected = torch.where(agree, deltas, 0.0).sum(0) / agree.sum(0).clamp(min=1)
+        assert torch.equal(merged[name], expected)
+        assert not (merged[name].signbit() & (merged[name] == 0)).any(), "a zero is +0"
+
+
+@pytest.mark.parametrize("method", MERGES)
+def test_torchs_threads_change_no_bit(method):
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            merged = MERGES[method](BASE, MODELS)
+            found.append(({name: merged[name] for name in merged}, merged.notes))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    (one, notes), (many, others) = found
+    assert notes == others
+    assert all(torch.equal(one[name], many[name]) for name in one)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", MERGES)
+def test_a_merge_on_the_device_is_the_merge(method, tmp_path):
+    base, *others = (model(seed, torch.bfloat16) for seed in range(4))
+    expected = dict(MERGES[method](base, others))
+    merged = MERGES[method](base, [on_device(others[0], "cuda"), *others[1:]])
+    write_shards(merged, tmp_path, {"model.safetensors": list(merged)}, workers=2)
+    for name, tensor in SafetensorsWeights(tmp_path / "model.safetensors").items():
+        assert torch.allclose(tensor.float(), expected[name].float(), rtol=2**-7)

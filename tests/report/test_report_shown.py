@@ -57,7 +57,7 @@ def test_table_in_a_pipe(study: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "\x1b" not in text
     lines = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
     assert lines[0] == re.split(
-        r"\s+", "data victim attack defense seeds CACC change ASR 95% floor excess hits sec"
+        r"\s+", "data victim attack defense seeds CACC change ASR 95% floor excess hits sec GB"
     )
     rows = ["|".join(line) for line in lines]
     # 20% and 21.25% of 80 rows: mean 20.625, sd 0.884; 33 of 160: Wilson 15.1 to 27.5.

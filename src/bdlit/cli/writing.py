@@ -57,7 +57,8 @@ def show_written(out: Path, origin: Mapping[str, Any]) -> None:
     notes = origin["notes"]
     print(
         f"wrote {out}: {origin['name']}, {len(origin['merged'])} tensors merged, "
-        f"{len(origin['copied'])} copied, {origin['seconds']:.1f} s"
+        f"{len(origin['copied'])} copied, {origin['seconds']:.1f} s, "
+        f"peak memory {origin['peak_memory'] / 1e9:.2f} GB"
     )
     for parent, apart in notes["distance"].items():
         if apart["relative_l2"] is not None and apart["cosine"] is not None:

@@ -31,6 +31,8 @@ from bdlit.whole import whole_directory
 if TYPE_CHECKING:
     from bdlit.train.dynamics import TrainingSet
 
+_MEASURED = ("parameters", "given", "notes", "seconds", "peak_memory")
+
 SUSPECT = "suspect"
 """Folder of a suspect that came as a Lightning checkpoint, in the form in which it can be run."""
 
@@ -125,7 +127,7 @@ class Case:
             before=before,
             merged=len(origin["merged"]),
             copied=len(origin["copied"]),
-            **{key: origin[key] for key in ("parameters", "given", "notes", "seconds")},
+            **{key: origin[key] for key in _MEASURED},
         )
         append_results(self._file, results)
 

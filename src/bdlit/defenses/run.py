@@ -74,8 +74,7 @@ def record(
             false_triggers=scores.false_triggers.get(attack, {}),
             judged=_judged(scores, attack),
             config=subject.config,
-            **circumstances(),
-            **more,
+            **{**circumstances(), **more},
         )
         for attack, asr in measured.items()
     ]
@@ -112,16 +111,18 @@ def purify(
         BdlitError: The defense lacks something, its models do not fit, or it returned NaN or
             infinity.
     """
+    from bdlit.evaluation.environment import begin_peak_memory, peak_memory
     from bdlit.evaluation.evaluate import evaluate
     from bdlit.victims.base import model_weights, swapped
 
     model = victim.network()
     suspect = model_weights(model)
+    begin_peak_memory()
     start = time.perf_counter()
     defended = run_defense(job.defense, suspect, job.resources)
     require_depth_kept(defended, suspect)
     weights = dict(defended.weights)  # a lazy merge is computed here
-    seconds = time.perf_counter() - start
+    seconds, peak = time.perf_counter() - start, peak_memory()
     _require_finite(weights, job.name)
     scores = evaluate(victim, data, weights)
     details = {
@@ -129,6 +130,7 @@ def purify(
         "given": dict(job.given),
         "notes": {**defended.notes, "changed": _changed(weights, suspect)},
         "seconds": seconds,
+        "peak_memory": peak,
     }
     results = record(
         subject,
@@ -176,6 +178,7 @@ def provenance(
     from bdlit.weights import fingerprint
 
     return {
+        **circumstances(),
         "method": type(job.defense).__name__,
         "name": job.name,
         **details,
@@ -183,7 +186,6 @@ def provenance(
         "merged": list(defended.merged),
         "copied": list(defended.copied),
         "scores": asdict(scores),
-        **circumstances(),
     }
 
 

@@ -100,7 +100,10 @@ def purify_saved(
         BdlitError: The defense lacks something, its models do not fit, it returned NaN or
             infinity, or the folder cannot be written.
     """
+    from bdlit.evaluation.environment import begin_peak_memory, circumstances, peak_memory
+
     writing = writing or Writing()
+    begin_peak_memory()
     identity = identity_of(suspect, job, writing, keep)
     parent = Relative(suspect.address, suspect.weights)
     start = time.perf_counter()
@@ -117,13 +120,16 @@ def purify_saved(
                 defended, audit = _write_adapter(found, suspect, job, part, notes)
             else:
                 audit = _write(defended, suspect, job, part, writing)
+        seconds, peak = time.perf_counter() - start, peak_memory()
         origin = {
+            **circumstances(),
             "method": type(job.defense).__name__,
             "name": job.name,
             "identity": identity,
             "parameters": settings_of(job.defense),
             "notes": {**defended.notes, **audit.report()},
-            "seconds": time.perf_counter() - start,
+            "seconds": seconds,
+            "peak_memory": peak,
             "merged": list(defended.merged),
             "copied": list(defended.copied),
             "left_behind": suspect.carry(part, dense=not (part / ADAPTER_CONFIG).exists()),
@@ -307,12 +313,9 @@ def _replace(path: Path, text: str) -> None:
 def _describe(
     part: Path, origin: dict[str, Any], before: Scores | None, after: Scores | None
 ) -> None:
-    from bdlit.evaluation.environment import circumstances
-
     origin |= {
         "scores_before": asdict(before) if before else None,
         "scores": asdict(after) if after else None,
-        **circumstances(),
     }
     (part / PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n")
     (part / "README.md").write_text(model_card(origin, before, after))

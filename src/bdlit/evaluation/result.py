@@ -48,7 +48,8 @@ class Result:
         copied: Number of tensors that stayed the victim's.
         notes: What the method said of its run.
         seconds: Wall time of the defense, without its evaluation.
-        peak_memory: Peak resident memory of the process so far, in bytes.
+        peak_memory: Peak resident memory of the process while the defense ran, without its
+            evaluation, in bytes; of the model as trained, that of its evaluation.
         config: Settings of the victim, the data and the training.
         versions: Versions of the libraries that matter.
         commit: Version-control commit of the working directory, where there is one.

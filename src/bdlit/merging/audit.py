@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -51,18 +52,17 @@ class Audit:
         """
         if name not in self._floats:
             return
-        found = {
-            parent: Sums.between(read(weights, name), tensor)
-            for parent, weights in self._parents.items()
-            if self._has(parent, name)
-        }
-        broken = not bool(tensor.isfinite().all())
+        present = [parent for parent in self._parents if self._has(parent, name)]
+        sums = Sums.between_each([read(self._parents[p], name) for p in present], tensor)
+        found = dict(zip(present, sums, strict=True))
+        # Looking at every entry is slow; one that is not finite shows in the sum of squares.
+        sound = isfinite(found["suspect"].other) or bool(tensor.isfinite().all())
         with self._lock:
             for parent, sums in found.items():
                 self._sums[parent] = Sums.over([self._sums[parent], sums])
-            if broken:
+            if not sound:
                 self.broken[name] = None
-            if "suspect" not in found or found["suspect"].difference:
+            if found["suspect"].difference:
                 self.changed[name] = None
 
     def _has(self, parent: str, name: str) -> bool:

@@ -15,6 +15,7 @@ from bdlit.merging.election import elect_and_average
 from bdlit.merging.settings import DareMerge, require_choice, require_drop, require_scale
 from bdlit.merging.task_vectors import add_to_base, task_vectors
 from bdlit.weights import PIECE, Elementwise, LazyWeights, outline
+from bdlit.weights.threads import threads
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -102,10 +103,12 @@ def drop_and_rescale(vector: Weights, *, drop: float, seed: int, index: int = 0)
         delta = read(vector, name)
         kept = read.kept(("survivors", index, name), partial(choice, name))
         mask = torch.from_numpy(kept.between(read.start, read.start + delta.numel()))
-        return delta.div(1 - drop).mul_(mask.view(delta.shape).to(delta.device))
+        # In the numbers' own type: a product with true and false is several times slower.
+        return delta.div(1 - drop).mul_(mask.view(delta.shape).to(delta))
 
     sizes = {name: outline(vector, name).entries for name in vector}
-    kept = sum(choice(name).count(size) for name, size in sizes.items())
+    with threads(vector, sizes) as each:
+        kept = sum(each(sizes, lambda name, _: choice(name).count(sizes[name])))
     notes = {"dropped": 1 - kept / max(1, sum(sizes.values()))}
     return Elementwise(vector, sparse, notes, outline=partial(outline, vector))
 

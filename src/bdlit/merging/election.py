@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,14 +13,15 @@ from bdlit.merging.settings import Trim, ZeroSum, require_choice, require_scale
 from bdlit.merging.task_vectors import add_to_base, task_vectors
 from bdlit.merging.trimming import trim_smallest
 from bdlit.weights import Elementwise, LazyWeights, outline
-from bdlit.weights.reading import PIECE, pieces
+from bdlit.weights.reading import PIECE
+from bdlit.weights.threads import threads
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from bdlit.types import Weights
-    from bdlit.weights import Read
+    from bdlit.weights import Piece, Read
 
 
 def ties(
@@ -95,34 +97,69 @@ def elect_and_average(vectors: Sequence[Weights], *, zero_sum: ZeroSum = "majori
     """
     require_choice("zero_sum", zero_sum, ZeroSum)
 
-    @cache
-    def majority() -> float:
-        balance = 0
-        for name in vectors[0]:
-            for read in pieces(outline(vectors[0], name).entries):
-                total = torch.stack([read(vector, name) for vector in vectors]).sum(0)
-                balance += int(total.sign().sum(dtype=torch.int64))
-        return 1.0 if balance >= 0 else -1.0
+    majority = _Majority(vectors)
 
     def elected(name: str, read: Read) -> Float[Tensor, " *shape"]:
-        on_zero = majority if zero_sum == "majority" else lambda: 1.0
+        on_zero = majority if zero_sum == "majority" else None
         deltas = [read(vector, name) for vector in vectors]
-        flat = (torch.split(delta.reshape(-1), PIECE) for delta in deltas)
-        merged = [_disjoint_mean(torch.stack(part), on_zero) for part in zip(*flat, strict=True)]
+        flat = (torch.split(delta.reshape(-1), _run(delta)) for delta in deltas)
+        merged = [_disjoint_mean(part, on_zero) for part in zip(*flat, strict=True)]
         return torch.cat(merged).view(deltas[0].shape)
 
     return Elementwise(vectors[0], elected, outline=partial(outline, vectors[0]))
 
 
+class _Majority:
+    """The sign of most sums of the entries of a whole model; found once, if it is asked for."""
+
+    def __init__(self, vectors: Sequence[Weights]) -> None:
+        self._vectors = vectors
+        self._threads = torch.get_num_threads()  # as many as now, whichever thread asks for it
+        self._found: float | None = None
+        self._lock = Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            if self._found is None:
+                first = self._vectors[0]
+                with threads(first, first, self._threads) as each:
+                    self._found = 1.0 if sum(each(first, self._balance)) >= 0 else -1.0
+            return self._found
+
+    def _balance(self, name: str, reads: Callable[[], Iterator[Piece]]) -> int:
+        """Return how many more sums are positive than negative."""
+        # Counted in float32, which is exact: no piece has 2^24 entries.
+        return sum(
+            int(_sum([read(vector, name) for vector in self._vectors]).sign_().sum())
+            for read in reads()
+        )
+
+
+def _run(delta: Tensor) -> int:
+    """Return how many entries are computed together."""
+    return PIECE if delta.device.type == "cpu" else max(1, delta.numel())
+
+
+def _sum(deltas: Sequence[Float[Tensor, " entries"]]) -> Float[Tensor, " entries"]:
+    total = torch.zeros_like(deltas[0])
+    for delta in deltas:
+        total.add_(delta)
+    return total
+
+
 def _disjoint_mean(
-    deltas: Float[Tensor, " models entries"], on_zero: Callable[[], float]
+    deltas: Sequence[Float[Tensor, " entries"]], on_zero: Callable[[], float] | None
 ) -> Float[Tensor, " entries"]:
-    sign = deltas.sum(0).sign()
-    undecided = sign == 0
-    if undecided.any():
-        # Most are entries that no model kept; only a tie between kept ones needs the majority.
-        tied = bool(deltas[:, undecided].any())
-        sign.masked_fill_(undecided, on_zero() if tied else 1.0)
-    votes = deltas * sign
-    agreeing = deltas.masked_fill(votes < 0, 0.0)  # a NaN stays, to be seen in the result
-    return agreeing.sum(0) / (votes > 0).sum(0).clamp(min=1)
+    """Return the mean of the entries of the elected sign; on a zero sum +, or what is returned."""
+    sign = _sum(deltas).sign_()
+    undecided = sign.abs().neg_().add_(1)
+    # Most are entries that no model kept; only a tie between kept ones needs the majority.
+    tied = on_zero and any(float(torch.dot(undecided, delta.abs())) for delta in deltas)
+    sign.add_(undecided, alpha=on_zero() if tied and on_zero else 1.0)
+    total, count = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta in deltas:
+        agreeing = (delta * sign).relu_()  # a NaN stays, to be seen in the result
+        total.add_(agreeing)
+        count.add_(agreeing.sign_())
+    # Zero is added last for the sign of zeros: an entry that nobody kept is +0.
+    return total.mul_(sign).div_(count.clamp_(min=1)).add_(0.0)

@@ -10,14 +10,16 @@ import torch
 from bdlit.merging.settings import require_share
 from bdlit.merging.task_vectors import common_precision, like_first
 from bdlit.weights.distance import Sums
-from bdlit.weights.reading import in_pieces
+from bdlit.weights.threads import threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from jaxtyping import Float
     from torch import Tensor
 
     from bdlit.types import Weights
-    from bdlit.weights import LazyWeights, Read
+    from bdlit.weights import LazyWeights, Piece, Read
 
 PARALLEL = 0.9995
 """|cosine| above which an arc is a line in floating point; the threshold of common toolkits."""
@@ -53,7 +55,7 @@ def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
     """
     require_share("t", t)
     left, right = common_precision([first, second])
-    angles = {name: _angle(left, right, name) for name in left}
+    angles = _angles(left, right)
 
     def point(name: str, read: Read) -> Float[Tensor, " *shape"]:
         a, b, phi = read(left, name), read(right, name), angles[name]
@@ -66,11 +68,13 @@ def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
     return like_first(first, point, notes)
 
 
-def _angle(left: Weights, right: Weights, name: str) -> float | None:
-    """Return the angle between two tensors in radians, or None where they span no arc."""
-    sums = Sums.over(
-        Sums.between(a, b)
-        for a, b in zip(in_pieces(left, name), in_pieces(right, name), strict=True)
-    )
-    cosine = sums.cosine
-    return None if cosine is None or not abs(cosine) <= PARALLEL else acos(cosine)
+def _angles(left: Weights, right: Weights) -> dict[str, float | None]:
+    """Return the angles between tensors in radians, or None where they span no arc."""
+
+    def angle(name: str, reads: Callable[[], Iterator[Piece]]) -> float | None:
+        sums = Sums.over(Sums.between(read(left, name), read(right, name)) for read in reads())
+        cosine = sums.cosine
+        return None if cosine is None or not abs(cosine) <= PARALLEL else acos(cosine)
+
+    with threads(left, left) as each:
+        return dict(zip(left, each(left, angle), strict=True))

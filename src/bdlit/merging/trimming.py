@@ -8,23 +8,25 @@ finds the value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch.nn.functional import hardshrink
 
 from bdlit.merging.settings import Trim, require_choice, require_density
 from bdlit.weights import Elementwise, outline
-from bdlit.weights.reading import in_pieces
+from bdlit.weights.threads import threads
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
     from bdlit.types import Weights
-    from bdlit.weights import Read
+    from bdlit.weights import Piece, Read
+
+_Bits: TypeAlias = "Int[Tensor, ' entries']"
 
 _LOW = 16  # bits of the second histogram; the first has the rest, less the sign
 
@@ -62,21 +64,22 @@ def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> 
     require_density(density)
     require_choice("trim", scope, Trim)
     sizes = {name: outline(vector, name).entries for name in vector}
+    entries = sum(sizes.values())
     names = [name for name, size in sizes.items() if size]
-    groups = [names] if scope == "model" else [[name] for name in names]
-    thresholds: dict[str, float] = {}
-    kept = 0
-    for group in filter(None, groups):
-        count = max(1, round(density * sum(sizes[name] for name in group)))
-        found = magnitude_threshold(vector, group, count)
-        thresholds |= dict.fromkeys(group, found.value)
-        kept += found.kept
-    notes = {"kept": kept / max(1, sum(sizes.values()))}
-    if scope == "model" and names:
-        notes["threshold"] = thresholds[names[0]]
+    thresholds: dict[str, Threshold] = {}
+    if scope == "tensor":
+        counts = {name: _count(density, sizes[name]) for name in names}
+        thresholds = tensor_thresholds(vector, counts)
+        notes = {"kept": sum(each.kept for each in thresholds.values()) / max(1, entries)}
+    elif names:
+        found = magnitude_threshold(vector, names, _count(density, entries))
+        thresholds = dict.fromkeys(names, found)
+        notes = {"kept": found.kept / entries, "threshold": found.value}
+    else:
+        notes = {"kept": 0.0}
 
     # Hardshrink zeroes |x| <= bar in one pass, and a NaN stays, to be seen in the result.
-    bars = {name: _next_below(value) for name, value in thresholds.items()}
+    bars = {name: _next_below(found.value) for name, found in thresholds.items()}
 
     def trimmed(name: str, read: Read) -> Float[Tensor, " *shape"]:
         return hardshrink(read(vector, name), bars.get(name, 0.0))
@@ -95,12 +98,44 @@ def magnitude_threshold(vector: Weights, names: Sequence[str], count: int) -> Th
     >>> magnitude_threshold({"w": torch.tensor([1.0, -3.0, 2.0, 2.0])}, ["w"], 2)
     Threshold(value=2.0, kept=3)
     """
-    upper = _histogram((b >> _LOW for b in _bits(vector, names)), 31 - _LOW)
-    high, above = _bin_of(upper, count)
-    lower = _histogram((_inside(b, high) for b in _bits(vector, names)), _LOW)
+    with threads(vector, names) as each:
+
+        def histogram(part: Callable[[_Bits], _Bits], width: int) -> Int[Tensor, " bins"]:
+            counts = each(names, lambda name, reads: _histogram(vector, name, reads(), part, width))
+            return sum(counts, start=torch.zeros(1 << width, dtype=torch.int64))
+
+        return _threshold(histogram, count)
+
+
+def tensor_thresholds(vector: Weights, counts: Mapping[str, int]) -> dict[str, Threshold]:
+    """Return the `count`-th largest magnitude within each tensor, by its name.
+
+    >>> tensor_thresholds({"w": torch.tensor([1.0, -3.0]), "v": torch.ones(2)}, {"w": 1, "v": 1})
+    {'w': Threshold(value=3.0, kept=1), 'v': Threshold(value=1.0, kept=2)}
+    """
+
+    def found(name: str, reads: Callable[[], Iterator[Piece]]) -> Threshold:
+        return _threshold(
+            lambda part, width: _histogram(vector, name, reads(), part, width), counts[name]
+        )
+
+    with threads(vector, counts) as each:
+        return dict(zip(counts, each(counts, found), strict=True))
+
+
+def _threshold(
+    histogram: Callable[[Callable[[_Bits], _Bits], int], Int[Tensor, " bins"]], count: int
+) -> Threshold:
+    """Find a threshold by what counts the values of a part of the bits."""
+    high, above = _bin_of(histogram(lambda bits: bits >> _LOW, 31 - _LOW), count)
+    lower = histogram(partial(_inside, high=high), _LOW)
     low, above_low = _bin_of(lower, count - above)
     bits = torch.tensor((high << _LOW) | low, dtype=torch.int32)
     return Threshold(bits.view(torch.float32).item(), above + above_low + int(lower[low]))
+
+
+def _count(density: float, entries: int) -> int:
+    return max(1, round(density * entries))
 
 
 def _next_below(value: float) -> float:
@@ -108,21 +143,25 @@ def _next_below(value: float) -> float:
     return torch.nextafter(torch.tensor(value), torch.tensor(0.0)).item()
 
 
-def _bits(vector: Weights, names: Iterable[str]) -> Iterator[Int[Tensor, " entries"]]:
-    """Yield the magnitudes as integers of the same order, a cacheful at a time."""
-    for name in names:
-        for piece in in_pieces(vector, name):
-            yield piece.abs().to(torch.float32).view(torch.int32)
+def _histogram(
+    vector: Weights,
+    name: str,
+    reads: Iterable[Piece],
+    part: Callable[[_Bits], _Bits],
+    width: int,
+) -> Int[Tensor, " bins"]:
+    """Count the values of a part of the bits of magnitudes, which are integers of their order."""
+    bins = torch.zeros(1 << width, dtype=torch.int64)
+    for read in reads:
+        bits = read(vector, name).abs().to(torch.float32).view(torch.int32)
+        bins += torch.bincount(part(bits), minlength=len(bins)).cpu()
+    return bins
 
 
-def _inside(bits: Int[Tensor, " entries"], high: int) -> Int[Tensor, " some"]:
-    return bits[bits >> _LOW == high] & ((1 << _LOW) - 1)
-
-
-def _histogram(chunks: Iterable[Int[Tensor, " entries"]], width: int) -> Int[Tensor, " bins"]:
-    bins = 1 << width
-    counts = (torch.bincount(chunk, minlength=bins).cpu() for chunk in chunks)
-    return sum(counts, start=torch.zeros(bins, dtype=torch.int64))
+def _inside(bits: _Bits, high: int) -> Int[Tensor, " some"]:
+    """Return the lower bits of those whose upper bits are `high`: few, which numpy finds faster."""
+    held = bits.cpu().numpy()
+    return torch.from_numpy(held[held >> _LOW == high] & ((1 << _LOW) - 1))
 
 
 def _bin_of(histogram: Int[Tensor, " bins"], count: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ LEGEND = (
     "CACC and ASR in %, mean ± standard deviation over seeds. change: CACC against the undefended "
     "victim. 95%: interval of the ASR from counts pooled over seeds. floor: ASR of benign models "
     "on the same rows. excess: ASR above the floor. false: rows on which the attack fires and must "
-    "not, where there are such."
+    "not, where there are such. GB: peak resident memory of the defense."
 )
 
 
@@ -63,6 +63,10 @@ def _number(value: float | None, form: str = ".1f") -> str:
     return MISSING if value is None else format(value, form)
 
 
+def _gigabytes(size: float | None) -> float | None:
+    return None if size is None else size / 1e9
+
+
 def _spread(mean: float | None, sd: float | None) -> str:
     return _number(mean) if sd is None else f"{_number(mean)} ±{sd:.1f}"
 
@@ -95,4 +99,5 @@ _NUMBERS = (
     Column("n", "hits", _hits, spare=5),
     Column("false_triggers", "false", lambda line: _number(line.false_triggers), spare=2),
     Column("seconds", "sec", lambda line: _number(line.seconds), spare=6),
+    Column("peak_memory", "GB", lambda line: _number(_gigabytes(line.peak_memory), ".2f"), spare=7),
 )

@@ -38,6 +38,7 @@ class Line:
         counts: Counts behind the ASR, pooled over seeds.
         false_triggers: Mean share of rows on which the attack fires and must not, in percent.
         seconds: Mean wall time of the defense.
+        peak_memory: Mean peak of resident memory while it ran, in bytes.
         errors: Seeds without scores, and why the defense failed there.
     """
 
@@ -58,6 +59,7 @@ class Line:
     counts: Rate | None
     false_triggers: float | None
     seconds: float | None
+    peak_memory: float | None
     errors: tuple[tuple[int, str], ...]
 
     @property
@@ -83,7 +85,7 @@ class Line:
 
 LINE_COLUMNS = (
     *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
-    *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers", "seconds"),
+    *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers", "seconds", "peak_memory"),
 )
 """What lines may be sorted by."""
 
@@ -135,6 +137,9 @@ def _line(run: str, members: Sequence[Row]) -> Line:
         counts=_pooled(scored),
         false_triggers=_mean_and_sd(row.false_triggers for row in scored)[0],
         seconds=None if first.undefended else _mean_and_sd(row.seconds for row in scored)[0],
+        peak_memory=None
+        if first.undefended
+        else _mean_and_sd(row.peak_memory or None for row in scored)[0],
         errors=tuple((row.seed, row.error) for row in members if row.error is not None),
     )
 

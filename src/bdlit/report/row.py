@@ -43,6 +43,7 @@ class Row:
         cacc_before: Clean accuracy of the undefended victim, in percent.
         asr_before: ASR of the undefended victim, in percent.
         seconds: Wall time of the defense.
+        peak_memory: Peak resident memory while it ran, in bytes; 0 if it is not known.
         error: Why there are no numbers, where a defense failed.
         run: The folder that the measurement was read from.
     """
@@ -69,6 +70,7 @@ class Row:
     cacc_before: float | None = None
     asr_before: float | None = None
     seconds: float = 0.0
+    peak_memory: int = 0
     error: str | None = None
     run: str = ""
 
@@ -129,6 +131,7 @@ def row_of(result: Result, run: Path) -> Row:
         cacc_before=_percent(result.cacc_before),
         asr_before=_percent(result.asr_before),
         seconds=result.seconds,
+        peak_memory=result.peak_memory,
         error=result.error,
         run=str(run),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, sqrt
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -60,22 +60,28 @@ class Sums:
         Short runs are summed in float32, or in float64 where a tensor is, and the runs in float64:
         the error is below 1e-6 of the sum.
         """
-        common = torch.promote_types(first.dtype, other.dtype)
-        wide = torch.float64 if common == torch.float64 else torch.float32
-        runs = (torch.split(t.detach().cpu().reshape(-1), _RUN) for t in (first, other))
-        sums = [0.0] * 3
-        for x, y in zip(*runs, strict=True):
-            a, b = x.to(wide), y.to(wide)
-            gap = b - a
-            for i, run in enumerate((gap, a, b)):
-                sums[i] += float(run.square().sum())
-        gap_squares, squares, other_squares = sums
-        return cls(
-            difference=gap_squares,
-            first=squares,
-            other=other_squares,
-            product=(squares + other_squares - gap_squares) / 2,
-        )
+        [sums] = cls.between_each([first], other)
+        return sums
+
+    @classmethod
+    def between_each(cls, firsts: Sequence[Tensor], other: Tensor) -> list[Sums]:
+        """Sum over each of several tensors and one other, which is gone through once."""
+        dtypes = [tensor.dtype for tensor in (*firsts, other)]
+        wide = torch.float64 if torch.float64 in dtypes else torch.float32
+        cut = [torch.split(t.detach().cpu().reshape(-1), _RUN) for t in (other, *firsts)]
+        squares = [0.0] * len(cut)
+        gaps = [0.0] * len(firsts)
+        for runs in zip(*cut, strict=True):
+            end, *starts = (run.to(wide) for run in runs)
+            for i, start in enumerate(starts):
+                gaps[i] += _sum_of_squares(end - start)
+            for i, run in enumerate((end, *starts)):
+                squares[i] += _sum_of_squares(run)
+        of_other, *of_firsts = squares
+        return [
+            cls(difference=gap, first=own, other=of_other, product=(own + of_other - gap) / 2)
+            for gap, own in zip(gaps, of_firsts, strict=True)
+        ]
 
     @classmethod
     def over(cls, parts: Iterable[Sums]) -> Sums:
@@ -252,6 +258,10 @@ def _common_start(lists: list[str]) -> str:
     """Return the first word of the names of all lists, with its dot, where it is one."""
     starts = {name.partition(".")[0] for name in lists if "." in name}
     return f"{starts.pop()}." if len(starts) == 1 else ""
+
+
+def _sum_of_squares(run: Tensor) -> float:
+    return float(run.square().sum())
 
 
 def _part(name: str, place: Place | None, lists: list[str], model: str) -> Part:

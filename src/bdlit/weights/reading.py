@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-PIECE = 1 << 19
-"""Entries of a piece: 2 MB in float32, so that what is computed of it stays near the processor."""
+PIECE = 1 << 17
+"""Entries of a piece: 0.5 MB in float32, so that what is computed of it stays in the cache."""
+
+_ON_DEVICE = 64  # times as many on an accelerator, which a short piece would leave waiting
 
 
 class Read(Protocol):
@@ -106,12 +108,15 @@ class Piece:
         return weights[name].reshape(-1)
 
 
-def pieces(entries: int, before_whole: Callable[[], object] | None = None) -> Iterator[Piece]:
+def pieces(
+    entries: int, before_whole: Callable[[], object] | None = None, *, device: str = "cpu"
+) -> Iterator[Piece]:
     """Yield the pieces of tensors of a size, which are to be read one after the other.
 
     Args:
         entries: Number of entries; a tensor without entries is one piece.
         before_whole: Called once, before the first whole tensor must be read.
+        device: Kind of device that they are computed on; elsewhere than on the CPU they are longer.
 
     >>> [(read.start, read.stop) for read in pieces(PIECE + 1)] == [(0, PIECE), (PIECE, PIECE + 1)]
     True
@@ -123,8 +128,9 @@ def pieces(entries: int, before_whole: Callable[[], object] | None = None) -> It
         if waits:
             waits.pop()()
 
-    for start in range(0, max(1, entries), PIECE):
-        yield Piece(start, min(entries, start + PIECE), memory, first_whole)
+    step = PIECE if device == "cpu" else PIECE * _ON_DEVICE
+    for start in range(0, max(1, entries), step):
+        yield Piece(start, min(entries, start + step), memory, first_whole)
 
 
 def in_pieces(weights: Weights, name: str) -> Iterator[Tensor]:
@@ -134,5 +140,6 @@ def in_pieces(weights: Weights, name: str) -> Iterator[Tensor]:
     >>> [piece.shape for piece in in_pieces({"w": torch.ones(2, 3)}, "w")]
     [torch.Size([6])]
     """
-    for read in pieces(outline(weights, name).entries):
+    form = outline(weights, name)
+    for read in pieces(form.entries, device=form.device.type):
         yield read(weights, name)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from threading import Condition
 from typing import TYPE_CHECKING
 
 import torch
 
 from bdlit.weights.outlines import Outline, outline
-from bdlit.weights.reading import Read, pieces
 from bdlit.weights.safetensors_file import DTYPES
+from bdlit.weights.threads import Each, threads
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bdlit.types import Weights
+    from bdlit.weights.reading import Piece, Read
 
 INDEX = "model.safetensors.index.json"
 """Name of the file that says which shard holds which tensor."""
@@ -30,9 +27,8 @@ SHARD_BYTES = 5_000_000_000
 """Largest shard, where the suspect does not say how its model is cut."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_LEAST_AT_WORK = 32_000_000  # entries that may always be at work together: small tensors overlap
 
-Seen = Callable[[str, "Tensor", Read], None]
+Seen = Callable[[str, "Tensor", "Read"], None]
 
 
 def write_shards(
@@ -47,9 +43,7 @@ def write_shards(
     """Write a model into a folder as safetensors; shards that stand there already are kept.
 
     A shard takes its name when it is complete, so that whatever stands under its name is whole.
-    Tensors are computed in threads, as many at once as `workers`, each piece by piece. Where that
-    needs whole tensors (`Piece`), those at work have no more entries together than the largest of
-    the model: the memory in use does not grow with the model.
+    Tensors are computed in threads, as many at once as `workers`, each piece by piece (`threads`).
 
     Args:
         weights: The model; a lazy one is computed now.
@@ -63,12 +57,11 @@ def write_shards(
     Raises:
         OSError: The disk is full, or the folder cannot be written.
     """
-    sizes = {name: outline(weights, name).entries for names in layout.values() for name in names}
-    budget = _Budget(max([*sizes.values(), _LEAST_AT_WORK]))
-    with _one_thread_each(workers), ThreadPoolExecutor(max_workers=workers) as pool:
+    every = [name for names in layout.values() for name in names]
+    with threads(weights, every, workers) as each:
         for file, names in layout.items():
             if not (folder / file).exists():
-                _write_shard(weights, folder / file, names, pool, budget, seen)
+                _write_shard(weights, folder / file, names, each, seen)
             if finished is not None:
                 finished(file)
     if list(layout) != ["model.safetensors"]:
@@ -104,8 +97,7 @@ def _write_shard(
     weights: Weights,
     path: Path,
     names: Sequence[str],
-    pool: ThreadPoolExecutor,
-    budget: _Budget,
+    each: Each,
     seen: Seen | None,
 ) -> None:
     outlines = {name: outline(weights, name) for name in names}
@@ -117,17 +109,15 @@ def _write_shard(
             _take_room(file.fileno(), size)
             os.pwrite(file.fileno(), header, 0)
 
-            def write(name: str) -> None:
-                form, offset = outlines[name], offsets[name]
-                with ExitStack() as stack:
-                    share = partial(stack.enter_context, budget.of(form.entries))
-                    for read in pieces(form.entries, share):
-                        piece = read(weights, name).detach().cpu().contiguous()
-                        if seen is not None:
-                            seen(name, piece, read)
-                        _write_at(file.fileno(), piece, offset + read.start * form.dtype.itemsize)
+            def write(name: str, reads: Callable[[], Iterator[Piece]]) -> None:
+                width = outlines[name].dtype.itemsize
+                for read in reads():
+                    piece = read(weights, name).detach().cpu().contiguous()
+                    if seen is not None:
+                        seen(name, piece, read)
+                    _write_at(file.fileno(), piece, offsets[name] + read.start * width)
 
-            for _ in pool.map(write, names):
+            for _ in each(names, write):
                 pass
         os.replace(part, path)
     finally:
@@ -173,34 +163,3 @@ def _write_index(weights: Weights, path: Path, layout: Mapping[str, Sequence[str
     total = sum(outline(weights, name).bytes for name in held)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(held.items()))}
     path.write_text(json.dumps(index, indent=2) + "\n")
-
-
-@contextmanager
-def _one_thread_each(workers: int) -> Iterator[None]:
-    """Let torch use one thread per tensor where several tensors are at work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if workers > 1 else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _Budget:
-    """Lets tensors be at work together as long as their entries stay below a bound."""
-
-    def __init__(self, entries: int) -> None:
-        self._left = entries
-        self._changed = Condition()
-
-    @contextmanager
-    def of(self, entries: int) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._left >= entries)
-            self._left -= entries
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._left += entries
-                self._changed.notify_all()
