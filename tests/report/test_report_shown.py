@@ -41,7 +41,15 @@ def study(tmp_path: Path) -> Path:
             )
             records += [model]
             if victim != "benign":
-                records += [replace(model, defense="WAG", asr=Rate(16 + seed, 80), seconds=0.5)]
+                records += [
+                    replace(
+                        model,
+                        defense="WAG",
+                        asr=Rate(16 + seed, 80),
+                        seconds=0.5,
+                        peak_memory=530_000_000,
+                    )
+                ]
     failed = replace(records[-1], defense="[bold]TIES", asr=None, cacc=None, error="no base given")
     append_results(tmp_path / "study" / "results.jsonl", [*records, failed])
     return tmp_path / "study"
@@ -61,8 +69,10 @@ def test_table_in_a_pipe(study: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     rows = ["|".join(line) for line in lines]
     # 20% and 21.25% of 80 rows: mean 20.625, sd 0.884; 33 of 160: Wilson 15.1 to 27.5.
-    assert "sst2|badnet|badnet|WAG|2|90.5 ±0.7|+0.0|20.6 ±0.9|15-28|10.0|+10.6|33/160|0.5" in rows
-    assert "sst2|benign|badnet|none|2|90.5 ±0.7|-|10.0 ±0.0|6-16|10.0|+0.0|16/160|-" in rows
+    assert (
+        "sst2|badnet|badnet|WAG|2|90.5 ±0.7|+0.0|20.6 ±0.9|15-28|10.0|+10.6|33/160|0.5|0.53" in rows
+    )
+    assert "sst2|benign|badnet|none|2|90.5 ±0.7|-|10.0 ±0.0|6-16|10.0|+0.0|16/160|-|-" in rows
     names = [line[1:4] for line in lines[2:] if len(line) > 5]
     assert names[:3] == [
         ["benign", "badnet", "none"],

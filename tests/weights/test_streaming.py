@@ -96,7 +96,7 @@ def test_an_error_leaves_no_part_of_a_shard(tmp_path):
 
 def test_no_more_is_at_work_than_the_largest_tensor(tmp_path, monkeypatch):
     """With eight threads and no allowance, two large tensors are never computed together."""
-    monkeypatch.setattr("bdlit.weights.streaming._LEAST_AT_WORK", 0)
+    monkeypatch.setattr("bdlit.weights.threads._LEAST_AT_WORK", 0)
     at_work, most, lock = [0], [0], threading.Lock()
     meeting = threading.Barrier(2)
 
