@@ -1,16 +1,21 @@
 """Fisher information against closed forms, and the merge that it weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bdlit.callbacks import DefenseCallback
 from bdlit.data.demo import DemoReviews
+from bdlit.data.small_tasks import small_tasks
 from bdlit.defenses import Fisher, Resources, information, run_defense
 from bdlit.defenses.information import fisher_information
 from bdlit.errors import BdlitError
+from bdlit.types import Example
 from bdlit.victims import ClassifierVictim, model_weights
 from bdlit.weights import fingerprint, float_names
 from conftest import tiny_trainer
+from tiny_llama import tiny
 
 DECODER = {
     "model_type": "llama",
@@ -102,6 +107,81 @@ def test_a_decoder_is_differentiated_too(rows):
     found, expected = fisher_information(victim, rows[:4]), by_hand(victim, rows[:4])
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-8)
+
+
+def test_drawn_classes_give_the_sum_over_classes_in_the_mean(victim, rows):
+    """The error of a mean of 600 draws for each row is a few percent."""
+    exact = fisher_information(victim, rows)
+    close = fisher_information(victim, rows, draws=600)
+    for name in ("classifier.bias", "classifier.weight", "bert.pooler.dense.bias"):
+        torch.testing.assert_close(close[name].sum(), exact[name].sum(), rtol=0.1, atol=0.0)
+
+
+def test_draws_depend_on_the_seed_and_the_row_alone(victim, rows, monkeypatch):
+    found = fisher_information(victim, rows, draws=2, seed=1)
+    other = fisher_information(victim, rows, draws=2, seed=2)
+    assert not torch.equal(found["classifier.bias"], other["classifier.bias"])
+    monkeypatch.setattr(information, "_BUDGET", 1)  # one row at a time
+    again = fisher_information(victim, rows, draws=2, seed=1)
+    for name in found:
+        torch.testing.assert_close(found[name], again[name])
+
+
+def test_the_head_of_a_language_model_is_softmax_regression_at_every_position():
+    """With W h_t for logits it is the sum over positions of p_i (1 - p_i) h_j^2."""
+    victim, asked = tiny(), small_tasks(4, seed=4)
+    model = victim.network().eval()
+    expected = torch.zeros_like(model.lm_head.weight)
+    for row in asked:
+        batch = victim.tokenize([row])
+        with torch.no_grad():
+            hidden = model.model(batch["input_ids"]).last_hidden_state[0, :-1]
+            p = model.lm_head(hidden).softmax(-1)
+        answered = batch["labels"][0, 1:] >= 0
+        for h, q in zip(hidden[answered], p[answered], strict=True):
+            expected += torch.outer(q * (1 - q), h.square()) / len(asked)
+    found = fisher_information(victim, asked, draws=400)["lm_head.weight"]
+    assert expected.sum() > 0
+    torch.testing.assert_close(found.sum(), expected.sum(), rtol=0.1, atol=0.0)
+    rows_of_it = expected.sum(1) > expected.sum(1).mean()
+    torch.testing.assert_close(
+        found.sum(1)[rows_of_it], expected.sum(1)[rows_of_it], rtol=0.5, atol=0
+    )
+
+
+def test_a_row_of_a_language_model_needs_an_answer():
+    with pytest.raises(BdlitError, match="has no answer"):
+        fisher_information(tiny(), [Example("Name a colour.", -1)])
+
+
+def test_information_is_computed_once_for_a_model_and_rows(victim, rows, tmp_path, monkeypatch):
+    suspect, other = model_weights(victim.network()), nudged(victim, 1)
+    given = Resources(others=[other], clean=rows[:4], victim=victim, archive=tmp_path)
+    first = run_defense(Fisher(), suspect, given)
+    expected = run_defense(Fisher(), suspect, replace(given, archive=None))
+    assert fingerprint(first.weights) == fingerprint(expected.weights)
+    kept = sorted(path.name for path in tmp_path.glob("fisher-*"))
+    assert len(kept) == 2
+
+    made = []
+    whole = information.fisher_information
+    monkeypatch.setattr(
+        information, "fisher_information", lambda *a, **k: made.append(a[2]) or whole(*a, **k)
+    )
+    again = run_defense(Fisher(), suspect, given)
+    assert fingerprint(again.weights) == fingerprint(expected.weights)
+    assert made == []
+    third = nudged(victim, 2)
+    run_defense(Fisher(), suspect, replace(given, others=[third]))
+    assert [fingerprint(weights) for weights in made] == [fingerprint(third)]
+    run_defense(Fisher(), suspect, replace(given, clean=rows[4:8]))
+    run_defense(Fisher(draws=2), suspect, given)
+    assert len(made) == 5
+
+
+def test_settings_out_of_range_are_told():
+    with pytest.raises(BdlitError, match="draws 0 is out of range"):
+        Fisher(draws=0)
 
 
 def test_other_weights_are_measured_and_the_victim_stays(victim, rows):

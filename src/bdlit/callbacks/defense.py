@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.callbacks.dynamics import TrainingDynamics
+from bdlit.callbacks.parts import victim_and_data
 from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense, by_name
 from bdlit.defenses.relatives import (
@@ -86,7 +87,7 @@ class DefenseCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse models that cannot be merged before hours of training, not after."""
-        victim, data = _expect(trainer, pl_module)
+        victim, data = victim_and_data(self, trainer, pl_module)
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise BdlitError(
                 "DefenseCallback merges whole models, and this strategy keeps a part of one on "
@@ -98,7 +99,7 @@ class DefenseCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run, measure, log and save every defense."""
-        victim, data = _expect(trainer, pl_module)
+        victim, data = victim_and_data(self, trainer, pl_module)
         device = victim.device
         victim.to(trainer.strategy.root_device)  # the strategy has moved it to the CPU
         try:
@@ -191,16 +192,6 @@ def _training_set(trainer: Trainer, data: TextDataModule) -> TrainingSet:
 
 def _victim_name(data: TextDataModule) -> str:
     return "benign" if data.train_attack == NO_ATTACK else data.train_attack
-
-
-def _expect(trainer: Trainer, module: LightningModule) -> tuple[Victim, TextDataModule]:
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(module, Victim) or not isinstance(data, TextDataModule):
-        raise BdlitError(
-            "DefenseCallback needs a bdlit Victim, and a TextDataModule given to trainer.fit as "
-            "`datamodule`: it measures on the named test sets of one with the other"
-        )
-    return module, data
 
 
 def _tell(results: list[Result]) -> None:

@@ -9,10 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from bdlit.data.base import TextDataModule
+from bdlit.callbacks.parts import victim_and_data
 from bdlit.errors import BdlitError
 from bdlit.train.dynamics import FILE, measure_certainty, save_certainty
-from bdlit.victims.base import Victim
 
 
 class TrainingDynamics(Callback):
@@ -35,18 +34,13 @@ class TrainingDynamics(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and write what is known so far."""
-        data: Any = getattr(trainer, "datamodule", None)
-        if not isinstance(pl_module, Victim) or not isinstance(data, TextDataModule):
-            raise BdlitError(
-                "TrainingDynamics needs a bdlit Victim, and a TextDataModule given to trainer.fit "
-                "as `datamodule`"
-            )
+        victim, data = victim_and_data(self, trainer, pl_module)
         if not data.labels:
             raise BdlitError(
                 "TrainingDynamics logs how sure a classifier is of each label, and these rows "
                 "have no classes: leave it out"
             )
-        epoch = measure_certainty(pl_module, data.train_rows, data.eval_batch_size)[:, None]
+        epoch = measure_certainty(victim, data.train_rows, data.eval_batch_size)[:, None]
         before = [] if self.certainty is None else [self.certainty]
         self.certainty = torch.cat([*before, epoch], dim=1)
         if trainer.is_global_zero:

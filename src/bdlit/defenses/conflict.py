@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -151,28 +149,16 @@ class ConflictModel(Defense):
         workspace: Path | None,
         archive: Path | None,
     ) -> tuple[Weights, dict[str, Any]]:
-        from filelock import FileLock
-
+        from bdlit.defenses.archive import kept
         from bdlit.rows import rows_hash
-        from bdlit.weights import fingerprint, open_weights, save_weights
-        from bdlit.whole import whole_directory
+        from bdlit.weights import fingerprint
 
         made_of = {
             "base": fingerprint(start),
             "rows": rows_hash(clean),
             "recipe": asdict(self.recipe),
         }
-        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-        about = {"clean": len(clean), "made_of": made_of, "found": False}
-        if archive is None:
-            return finetune(start, clean, self.recipe, workspace), about
-        archive.mkdir(parents=True, exist_ok=True)
-        folder = archive / f"conflict-{key}"
-        with FileLock(archive / f".conflict-{key}.lock"):
-            if folder.is_dir():
-                return open_weights(str(folder)), {**about, "found": True}
-            trained = finetune(start, clean, self.recipe, workspace)
-            with whole_directory(folder) as part:
-                save_weights(trained, part)
-                (part / "conflict.json").write_text(json.dumps(about, indent=2) + "\n")
-        return trained, about
+        conflict, found = kept(
+            archive, "conflict", made_of, lambda: finetune(start, clean, self.recipe, workspace)
+        )
+        return conflict, {"clean": len(clean), "made_of": made_of, "found": found}

@@ -184,5 +184,5 @@ def _from_file(source: str, victim: Victim) -> ProxyRows:
     """Read rows with `text`, `label`, and perhaps `text_pair` and `poisoned`."""
     table = local_table(Path(source))
     pair = ("text_pair",) if "text_pair" in table.columns else ()
-    rows = Layout(text_pair=pair).read(table, tuple(getattr(victim, "labels", None) or ()))
+    rows = Layout(text_pair=pair).read(table, victim.labels or ())
     return ProxyRows(rows, Path(source).name, count_poisoned(rows, "poisoned" in table.columns))

@@ -11,6 +11,7 @@ from typing import Any
 
 from bdlit.errors import BdlitError
 from bdlit.llm.answering import LLM
+from bdlit.seeds import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +74,12 @@ class LocalLLM(LLM):
 
         model, tokenizer, device = self._loaded
         ids = self._ids(prompt)
-        digest = hashlib.sha256(f"{self.seed}/{prompt}".encode()).digest()
         sampling: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0}
         devices = [torch.device(device)] if device.startswith("cuda") else []
         with torch.random.fork_rng(devices), torch.inference_mode():
-            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            torch.manual_seed(seed_of(f"{self.seed}/{prompt}"))
             inputs = torch.tensor([ids], device=device)
             output = model.generate(
                 inputs,

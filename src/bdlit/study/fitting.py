@@ -12,7 +12,7 @@ from bdlit.errors import BdlitError
 from bdlit.study.plan import START, Model, Plan
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import Callback, Trainer
 
     from bdlit.data.base import TextDataModule
     from bdlit.train.dynamics import TrainingSet
@@ -137,6 +137,7 @@ class Workshop:
             callbacks=[
                 *_configured(make, "callbacks"),
                 *([TrainingDynamics()] if watched else []),
+                *self._release(name),
                 keep,
             ],
         )
@@ -151,6 +152,10 @@ class Workshop:
         victim.export(folder / "model")
         _close(trainer)
         last.unlink(missing_ok=True)
+
+    def _release(self, name: str) -> list[Callback]:
+        release = self.plan.models[name].release if name != START else None
+        return [release] if release is not None else []
 
     def _fresh(self, name: str, seed: int) -> Victim:
         """Return the victim that a model begins as: untrained, or purified by a defense."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bdlit.attacks.base import Attack
+from bdlit.callbacks.subtraction import ConflictSubtraction
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense
 from bdlit.errors import BdlitError, did_you_mean
@@ -32,6 +33,7 @@ class Model:
         attack: Attack on its training set; none makes a benign model.
         poisoned_train: Ready-poisoned file in place of an attack.
         data: Other data than the study's, e.g. for a proxy of another domain.
+        release: What the attacker does to the model after training, before anybody meets it.
         tuned_from: A purified model to fine-tune further, in place of the start of all models:
             with an attack of a low rate, this asks how soon the backdoor is learned again.
     """
@@ -39,6 +41,7 @@ class Model:
     attack: Attack | None = None
     poisoned_train: str | None = None
     data: Callable[[], TextDataModule] | None = None
+    release: ConflictSubtraction | None = None
     tuned_from: Purified | None = None
 
 

@@ -45,10 +45,13 @@ class Victim(LightningModule, ABC):
     Attributes:
         model: The Hugging Face model; None before `configure_model`.
         tokenizer: Its tokenizer; None before `configure_model`.
+        labels: Class names in the order of their index; None of a language model, and before
+            they are known.
     """
 
     model: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase | None
+    labels: tuple[str, ...] | None = None
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from transformers import (
 )
 
 from bdlit.errors import BdlitError, did_you_mean
+from bdlit.seeds import seed_of
 
 Method: TypeAlias = Literal["greedy", "beam", "nucleus"]
 
@@ -191,7 +191,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
 
     def __init__(self, prompts: Sequence[Sequence[int]], seed: int) -> None:
         self._generators = [
-            torch.Generator().manual_seed(_number(f"{seed} {list(prompt)}")) for prompt in prompts
+            torch.Generator().manual_seed(seed_of(f"{seed} {list(prompt)}")) for prompt in prompts
         ]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -200,7 +200,3 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
             for generator in self._generators
         ]
         return scores.float() + torch.stack(noise).to(scores.device)
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
