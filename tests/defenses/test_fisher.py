@@ -110,11 +110,13 @@ def test_a_decoder_is_differentiated_too(rows):
 
 
 def test_drawn_classes_give_the_sum_over_classes_in_the_mean(victim, rows):
-    """The error of a mean of 600 draws for each row is a few percent."""
-    exact = fisher_information(victim, rows)
-    close = fisher_information(victim, rows, draws=600)
+    """The error of a mean of 300 draws for each row is a few percent."""
+    own = model_weights(victim.network())
+    sure = {**own, "classifier.weight": 40 * own["classifier.weight"]}  # unequal probabilities
+    exact = fisher_information(victim, rows, sure)
+    close = fisher_information(victim, rows, sure, draws=300)
     for name in ("classifier.bias", "classifier.weight", "bert.pooler.dense.bias"):
-        torch.testing.assert_close(close[name].sum(), exact[name].sum(), rtol=0.1, atol=0.0)
+        torch.testing.assert_close(close[name].sum(), exact[name].sum(), rtol=0.15, atol=0.0)
 
 
 def test_draws_depend_on_the_seed_and_the_row_alone(victim, rows, monkeypatch):
@@ -140,13 +142,10 @@ def test_the_head_of_a_language_model_is_softmax_regression_at_every_position():
         answered = batch["labels"][0, 1:] >= 0
         for h, q in zip(hidden[answered], p[answered], strict=True):
             expected += torch.outer(q * (1 - q), h.square()) / len(asked)
-    found = fisher_information(victim, asked, draws=400)["lm_head.weight"]
+    found = fisher_information(victim, asked, draws=200)["lm_head.weight"]
     assert expected.sum() > 0
     torch.testing.assert_close(found.sum(), expected.sum(), rtol=0.1, atol=0.0)
-    rows_of_it = expected.sum(1) > expected.sum(1).mean()
-    torch.testing.assert_close(
-        found.sum(1)[rows_of_it], expected.sum(1)[rows_of_it], rtol=0.5, atol=0
-    )
+    assert (found - expected).norm() < 0.25 * expected.norm()
 
 
 def test_a_row_of_a_language_model_needs_an_answer():
