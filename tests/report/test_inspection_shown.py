@@ -10,17 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from bdlit.cli import main
+from bdlit.report.distance_table import ordered_modules
 from bdlit.report.inspection import (
     Comparison,
     difference_facts,
     facts,
-    ordered_modules,
-    percent,
     print_inspections,
-    printable,
-    to_json,
 )
+from bdlit.report.inspection_json import to_json
 from bdlit.report.inspection_page import distance_plot, write_inspection_page
+from bdlit.report.wording import percent, printable
 from bdlit.weights.differences import Differences
 from bdlit.weights.distance import distances
 from bdlit.weights.inspection import Inspection

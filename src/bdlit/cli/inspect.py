@@ -31,7 +31,8 @@ def inspect(addresses: list[str], *, json: bool = False, html: str | None = None
             written.
     """
     from bdlit.defenses.head import HEAD_NAMES
-    from bdlit.report.inspection import print_inspections, to_json
+    from bdlit.report.inspection import print_inspections
+    from bdlit.report.inspection_json import to_json
     from bdlit.weights.inspection import inspect_checkpoint
 
     found = []

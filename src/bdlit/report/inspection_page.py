@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.drawing.style import INK, PAPER, QUIET, new_figure, plain
+from bdlit.report.distance_table import ordered_modules
 from bdlit.report.inspection import (
     Comparison,
     difference_facts,
     facts,
-    ordered_modules,
-    percent,
-    printable,
 )
 from bdlit.report.page import inline_svg
+from bdlit.report.wording import percent, printable
 from bdlit.weights.distance import Distance, combine, grouped
 from bdlit.weights.inspection import Inspection
 from bdlit.whole import whole_file

@@ -12,6 +12,7 @@ from bdlit.errors import BdlitError
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 from bdlit.weights.hashing import fingerprint
 from bdlit.weights.hazards import Hazards, find_hazards, look_into
+from bdlit.weights.inspected_config import Adapter, adapter_of, facts_of_config
 from bdlit.weights.lazy import Elementwise
 from bdlit.weights.opening import downloaded, model_folder
 from bdlit.weights.outlines import Outline, outline
@@ -27,27 +28,6 @@ if TYPE_CHECKING:
 
 Watch: TypeAlias = Callable[[int, int], None]
 """Called with how much was read and how much there is, in one unit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """The settings of an adapter, as its `adapter_config.json` has them.
-
-    Attributes:
-        kind: Its `peft_type`.
-        rank: Rank `r` of its factors.
-        alpha: Its `lora_alpha`.
-        targets: Modules that it changes.
-        saved: Modules that it holds whole (`modules_to_save`), as heads are.
-        base: The model that it belongs to.
-    """
-
-    kind: str | None
-    rank: int | None
-    alpha: float | None
-    targets: tuple[str, ...]
-    saved: tuple[str, ...]
-    base: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,12 +146,12 @@ def inspect_checkpoint(
     weights, refused = _opened(place)
     scan = _Scan(weights or {}, watch)
     print_of_all = _fingerprint(scan, address) if weights else None
-    said = _from_config(config)
+    said = facts_of_config(config)
     return Inspection(
         address=str(address),
         form=place.form,
         files={file.name: file.stat().st_size for file in place.files},
-        adapter=_adapter(_config(place.folder, "adapter_config.json")),
+        adapter=adapter_of(_config(place.folder, "adapter_config.json")),
         tokenizer=read_tokenizer(place.folder) if place.folder else None,
         outlines=scan.outlines,
         tied=tied_names(weights),
@@ -369,57 +349,3 @@ def _config(folder: Path | None, name: str) -> dict[str, Any]:
     if folder is None or not (folder / name).is_file():
         return {}
     return read_object(folder / name)
-
-
-def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    labels = _labels(config.get("id2label"))
-    count = config.get("num_labels")
-    ties = config.get("tie_word_embeddings")
-    return {
-        "architecture": _architecture(config),
-        "model_type": _text(config.get("model_type")),
-        "base": _text(config.get("_name_or_path")),
-        "labels": labels,
-        "label_count": len(labels) if labels else count if isinstance(count, int) else None,
-        "ties": ties if isinstance(ties, bool) else None,
-    }
-
-
-def _architecture(config: Mapping[str, Any]) -> str | None:
-    return ", ".join(_texts(config.get("architectures"))) or None
-
-
-def _labels(named: Any) -> dict[int, str] | None:
-    if not isinstance(named, dict) or not named or not all(_is_index(key) for key in named):
-        return None
-    return {int(key): str(named[key]) for key in sorted(named, key=int)}
-
-
-def _is_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and len(key) < 10
-
-
-def _adapter(config: Mapping[str, Any]) -> Adapter | None:
-    if not config:
-        return None
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    return Adapter(
-        kind=_text(config.get("peft_type")),
-        rank=rank if isinstance(rank, int) else None,
-        alpha=alpha if isinstance(alpha, int | float) else None,
-        targets=tuple(sorted(_texts(config.get("target_modules")))),
-        saved=tuple(_texts(config.get("modules_to_save"))),
-        base=_text(config.get("base_model_name_or_path")),
-    )
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _texts(value: Any) -> list[str]:
-    return (
-        [str(part) for part in value]
-        if isinstance(value, list)
-        else [*filter(None, [_text(value)])]
-    )
