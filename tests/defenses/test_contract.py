@@ -13,6 +13,7 @@ from bdlit.defenses import (
     DARE,
     SLERP,
     TIES,
+    ConflictEvidence,
     Defended,
     Defense,
     Linear,
@@ -24,6 +25,7 @@ from bdlit.defenses import (
 from bdlit.defenses.base import VOCABULARY
 from bdlit.defenses.table import defense_classes
 from bdlit.errors import BdlitError
+from bdlit.llm import FunctionLLM
 from bdlit.search.strategy import Strategy
 from bdlit.types import Example
 from bdlit.weights import fingerprint
@@ -33,8 +35,12 @@ OURS = [cls for cls in defense_classes() if cls.__module__.startswith("bdlit.")]
 
 
 def made(cls):
-    """A defense with its defaults, and the one setting that has none."""
-    return cls(strategy=str(STRATEGY)) if cls is ModuleSubstitution else cls()
+    """A defense with its defaults, and the settings that have none."""
+    wanted = {
+        ModuleSubstitution: {"strategy": str(STRATEGY)},
+        ConflictEvidence: {"external": FunctionLLM(lambda asked: ["No."] * len(asked), "no")},
+    }
+    return cls(**wanted.get(cls, {}))
 
 
 STRATEGY = Path(mkdtemp()) / "strategy.yaml"

@@ -66,7 +66,7 @@ def show_written(out: Path, origin: Mapping[str, Any]) -> None:
                 f"  from {parent}: relative L2 {apart['relative_l2']:.4f}, "
                 f"cosine {apart['cosine']:.6f}"
             )
-    if not notes["changed"]:
+    if not notes["changed"] and "inputs" not in notes:
         print("  warning: nothing changed; every tensor is the suspect's own")
     if origin["left_behind"]:
         print(f"  left behind, because it would run code: {', '.join(origin['left_behind'])}")

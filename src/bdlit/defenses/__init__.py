@@ -10,6 +10,7 @@ from .evidence import ConflictEvidence as ConflictEvidence
 from .fisher import Fisher as Fisher
 from .gms import GMS as GMS
 from .input import Cleaned as Cleaned
+from .input import Guarded as Guarded
 from .input import InputDefense as InputDefense
 from .interpolation import SLERP as SLERP
 from .interpolation import Linear as Linear
@@ -36,6 +37,7 @@ __all__ = [
     "MSD",
     "Passthrough",
     "ConflictModel",
+    "Guarded",
     "InputDefense",
     "Cleaned",
     "ConflictEvidence",

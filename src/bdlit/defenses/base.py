@@ -15,6 +15,7 @@ from bdlit.types import Example, Weights
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bdlit.defenses.input import InputDefense
     from bdlit.train.dynamics import TrainingSet
     from bdlit.train.finetune import FineTune
     from bdlit.weights import Adapter, AdapterWeights
@@ -62,6 +63,7 @@ class Defended:
         copied: Names of the tensors that are the suspect's own.
         notes: What the method has to say of this run, ready for JSON.
         files: Name to content of files that belong beside the purified model.
+        inputs: What cleans the inputs of the purified model, if anything does.
     """
 
     weights: Weights
@@ -69,6 +71,7 @@ class Defended:
     copied: Sequence[str]
     notes: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    inputs: InputDefense | None = None
 
 
 class Defense(ABC):

@@ -112,8 +112,8 @@ class Case:
         known = scores_of(self._recorded().get(UNDEFENDED, ()))
         if known is not None:
             return known
-        scores = self.measure(self._suspect_folder())
-        floor = self.measure(self.benign).asr if self.benign else {}
+        scores, _ = self.measure(self._suspect_folder())
+        floor = self.measure(self.benign)[0].asr if self.benign else {}
         append_results(self._file, record(self._subject(floor), scores))
         return scores
 

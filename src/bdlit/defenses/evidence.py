@@ -51,7 +51,7 @@ class ConflictEvidence(InputDefense):
     disk, so that an interrupted run goes on where it stopped.
 
     Reference: Chen et al. 2024, "Neutralizing Backdoors through Information Conflicts for Large
-    Language Models", arXiv:2411.18280, the external conflict.
+        Language Models", arXiv:2411.18280, the external conflict.
 
     Deviation: the paper gives neither its prompts, nor the order of query and explanation, nor
     the window and the threshold of TextRank; those here are ours, and the threshold is relative

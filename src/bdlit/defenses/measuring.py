@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from bdlit.attacks.base import Attack
 from bdlit.data.base import TextDataModule
+from bdlit.defenses.input import CleanedTests, InputDefense
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.types import Scores
@@ -16,6 +18,8 @@ from bdlit.victims.classifier import ClassifierVictim
 from bdlit.victims.generation import Decoding
 from bdlit.weights.checkpoint import open_checkpoint
 from bdlit.weights.labels import compare_labels
+
+Measured: TypeAlias = tuple[Scores, Mapping[str, Any]]
 
 
 class Measure:
@@ -83,9 +87,13 @@ class Measure:
         victim.configure_model()
         return victim.to(self._trainer.strategy.root_device)
 
-    def __call__(self, folder: Path) -> Scores:
-        """Return CACC and ASR of a saved model."""
-        return evaluate(self.victim(folder), self.data)
+    def __call__(self, folder: Path, inputs: InputDefense | None = None) -> Measured:
+        """Return CACC and ASR of a saved model, and what a defense of its inputs had to say."""
+        victim = self.victim(folder)
+        if inputs is None:
+            return evaluate(victim, self.data), {}
+        tests = CleanedTests(self.data, inputs, victim)
+        return evaluate(victim, tests), tests.notes
 
     def _require_same_classes(self, folder: Path) -> None:
         theirs = open_checkpoint(folder).labels

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bdlit.data.base import NO_ATTACK
 from bdlit.data.false_triggers import CLEAN
 from bdlit.defenses.base import Defended, run_defense, settings_of
+from bdlit.defenses.input import CleanedTests
 from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
@@ -124,11 +125,17 @@ def purify(
     weights = dict(defended.weights)  # a lazy merge is computed here
     seconds, peak = time.perf_counter() - start, peak_memory()
     _require_finite(weights, job.name)
-    scores = evaluate(victim, data, weights)
+    notes = {**defended.notes, "changed": _changed(weights, suspect)}
+    if defended.inputs is None:
+        scores = evaluate(victim, data, weights)
+    else:
+        tests = CleanedTests(data, defended.inputs, victim)
+        scores = evaluate(victim, tests, weights)
+        notes["inputs"] = {"defense": defended.inputs.name, **tests.notes}
     details = {
         "parameters": settings_of(job.defense),
         "given": dict(job.given),
-        "notes": {**defended.notes, "changed": _changed(weights, suspect)},
+        "notes": notes,
         "seconds": seconds,
         "peak_memory": peak,
     }

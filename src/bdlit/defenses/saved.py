@@ -39,6 +39,7 @@ from bdlit.whole import resumable_directory
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bdlit.defenses.measuring import Measure
     from bdlit.weights import Read
 
 PROVENANCE = "provenance.json"
@@ -55,7 +56,7 @@ class Writing:
         workers: Number of threads that compute tensors.
         progress: Called with the bytes done and the bytes in all, from several threads.
         device: Where tensors are computed; they are written from the CPU.
-        measure: From the folder of the purified model to its scores; None measures nothing.
+        measure: How the purified model is measured; None measures nothing.
         before: Scores of the suspect, if it was measured.
         dense: Write a dense model even if the suspect is an adapter.
         rank: Write an adapter of this rank, by SVD, where no adapter is exactly the result.
@@ -65,7 +66,7 @@ class Writing:
     workers: int = 1
     device: str = "cpu"
     progress: Callable[[int, int], None] = lambda done, total: None
-    measure: Callable[[Path], Scores] | None = None
+    measure: Measure | None = None
     before: Scores | None = None
     dense: bool = False
     rank: int | None = None
@@ -140,7 +141,9 @@ def purify_saved(
         origin["suspect"], origin["given"] = described.result()
         if writing.check is not None:
             writing.check(part)
-        scores = writing.measure(part) if writing.measure else None
+        scores, said = writing.measure(part, defended.inputs) if writing.measure else (None, {})
+        if defended.inputs is not None:
+            origin["notes"]["inputs"] = {"defense": defended.inputs.name, **said}
         _describe(part, origin, writing.before, scores)
     return origin
 
