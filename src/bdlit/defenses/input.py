@@ -128,7 +128,7 @@ def answerer(victim: Victim) -> Answerer | None:
     """Return a way to ask a language model with texts; None for a classifier, which cannot answer.
 
     >>> from types import SimpleNamespace
-    >>> model = SimpleNamespace(labels=None, respond=lambda rows: [row.text.upper() for row in rows])
+    >>> model = SimpleNamespace(respond=lambda rows: [row.text.upper() for row in rows])
     >>> answerer(model)(["why?"])
     ['WHY?']
     """
