@@ -34,7 +34,7 @@ def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     count = config.get("num_labels")
     ties = config.get("tie_word_embeddings")
     return {
-        "architecture": _architecture(config),
+        "architecture": architecture(config),
         "model_type": _text(config.get("model_type")),
         "base": _text(config.get("_name_or_path")),
         "labels": labels,
@@ -43,7 +43,8 @@ def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _architecture(config: Mapping[str, Any]) -> str | None:
+def architecture(config: Mapping[str, Any]) -> str | None:
+    """Return the names of the model classes, as one text; None where none is named."""
     return ", ".join(_texts(config.get("architectures"))) or None
 
 

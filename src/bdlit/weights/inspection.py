@@ -12,7 +12,12 @@ from bdlit.errors import BdlitError
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 from bdlit.weights.hashing import fingerprint
 from bdlit.weights.hazards import Hazards, find_hazards, look_into
-from bdlit.weights.inspected_config import Adapter, adapter_of, facts_of_config
+from bdlit.weights.inspected_config import (
+    Adapter,
+    adapter_of,
+    architecture,
+    facts_of_config,
+)
 from bdlit.weights.lazy import Elementwise
 from bdlit.weights.opening import downloaded, model_folder
 from bdlit.weights.outlines import Outline, outline
@@ -335,7 +340,7 @@ _OUTPUTS = ("lm_head.weight", "embed_out.weight", "predictions.decoder.weight")
 
 
 def _output_tied(config: Mapping[str, Any], names: Mapping[str, Outline]) -> bool:
-    generates = str(_architecture(config)).endswith(_GENERATES)
+    generates = str(architecture(config)).endswith(_GENERATES)
     absent = bool(names) and not any(name.endswith(_OUTPUTS) for name in names)
     return generates and absent and config.get("tie_word_embeddings") is True
 
