@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bdlit.data.base import NO_ATTACK
 from bdlit.data.false_triggers import CLEAN
 from bdlit.defenses.base import Defended, run_defense, settings_of
-from bdlit.defenses.input import CleanedTests
+from bdlit.defenses.input import CleanedTests, InputDefense
 from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
@@ -113,7 +113,6 @@ def purify(
             infinity.
     """
     from bdlit.evaluation.environment import begin_peak_memory, peak_memory
-    from bdlit.evaluation.evaluate import evaluate
     from bdlit.victims.base import model_weights, swapped
 
     model = victim.network()
@@ -125,17 +124,11 @@ def purify(
     weights = dict(defended.weights)  # a lazy merge is computed here
     seconds, peak = time.perf_counter() - start, peak_memory()
     _require_finite(weights, job.name)
-    notes = {**defended.notes, "changed": _changed(weights, suspect)}
-    if defended.inputs is None:
-        scores = evaluate(victim, data, weights)
-    else:
-        tests = CleanedTests(data, defended.inputs, victim)
-        scores = evaluate(victim, tests, weights)
-        notes["inputs"] = {"defense": defended.inputs.name, **tests.notes}
+    scores, said = _measured(victim, data, weights, defended.inputs)
     details = {
         "parameters": settings_of(job.defense),
         "given": dict(job.given),
-        "notes": notes,
+        "notes": {**defended.notes, "changed": _changed(weights, suspect), **said},
         "seconds": seconds,
         "peak_memory": peak,
     }
@@ -153,6 +146,19 @@ def purify(
             origin = provenance(job, defended, suspect, scores, details)
             save_purified(victim, save_to, origin, defended.files)
     return results
+
+
+def _measured(
+    victim: Victim, data: NamedTests, weights: Weights, inputs: InputDefense | None
+) -> tuple[Scores, dict[str, Any]]:
+    """Return the scores of weights, and what a defense of their inputs had to say."""
+    from bdlit.evaluation.evaluate import evaluate
+
+    if inputs is None:
+        return evaluate(victim, data, weights), {}
+    tests = CleanedTests(data, inputs, victim)
+    scores = evaluate(victim, tests, weights)
+    return scores, {"inputs": {"defense": inputs.name, **tests.notes}}
 
 
 def save_purified(
