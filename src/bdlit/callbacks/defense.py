@@ -27,6 +27,7 @@ from bdlit.defenses.run import Subject, purify, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results
+from bdlit.processes import place
 from bdlit.train.dynamics import TrainingSet
 from bdlit.train.runs import first_free
 from bdlit.train.tracking import log_results
@@ -208,7 +209,7 @@ def _tell(results: list[Result]) -> None:
 
 
 def _wait_for_all() -> None:
-    if torch.distributed.is_initialized():
+    if place()[1] > 1:
         torch.distributed.barrier()
 
 
