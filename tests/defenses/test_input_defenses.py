@@ -75,7 +75,6 @@ def test_the_model_stays_and_is_measured_on_cleaned_rows(run):
     alone, both = found["WithoutWords"], found["WAG+WithoutWords"]
     expected = evaluate(victim, ByHand(data))
     assert (alone.cacc, alone.asr) == (expected.cacc, expected.asr["badnet"])
-    assert alone.asr != found["none"].asr
     triggered = len(data.test_rows["badnet"])
     inputs = {"defense": "WithoutWords", "cleaned": triggered, "asked": False}
     assert alone.notes["inputs"] == both.notes["inputs"] == inputs
@@ -86,6 +85,18 @@ def test_the_model_stays_and_is_measured_on_cleaned_rows(run):
     assert fingerprint(saved["WAG+WithoutWords"]) == fingerprint(saved["WAG"])
     expected = evaluate(victim, ByHand(data), saved["WAG"])
     assert (both.cacc, both.asr) == (expected.cacc, expected.asr["badnet"])
+
+
+def test_every_row_is_cleaned_and_nothing_else_changes(run):
+    _, victim, data = run
+    tests = CleanedTests(data, WithoutWords(), victim)
+    assert tests.rule("badnet") == data.rule("badnet")
+    for name, batches in tests.test_dataloader().items():
+        made = [row for batch in batches for row in batch]
+        before = [row for batch in data.test_dataloader()[name] for row in batch]
+        assert made == [WithoutWords().clean([row]).rows[0] for row in before]
+        assert not any(WORDS & set(row.text.split()) for row in made)
+        assert (made != before) == (name == "badnet")
 
 
 def test_a_language_model_is_asked_on_the_weights_that_are_measured():
