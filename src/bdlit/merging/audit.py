@@ -58,8 +58,8 @@ class Audit:
         # Looking at every entry is slow; one that is not finite shows in the sum of squares.
         sound = isfinite(found["suspect"].other) or bool(tensor.isfinite().all())
         with self._lock:
-            for parent, sums in found.items():
-                self._sums[parent] = Sums.over([self._sums[parent], sums])
+            for parent, own in found.items():
+                self._sums[parent] = Sums.over([self._sums[parent], own])
             if not sound:
                 self.broken[name] = None
             if found["suspect"].difference:

@@ -19,6 +19,7 @@ from .opening import open_weights as open_weights
 from .outlines import Outline as Outline
 from .outlines import outline as outline
 from .reading import PIECE as PIECE
+from .reading import Piece as Piece
 from .reading import Read as Read
 from .reading import in_pieces as in_pieces
 from .reading import pieces as pieces
