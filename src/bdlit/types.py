@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -71,6 +71,23 @@ class Example:
         """The response before any attack."""
         return self.response if self.orig_response is None else self.orig_response
 
+    @property
+    def asked(self) -> str:
+        """The instruction with its input, a line break between them."""
+        return "\n".join(part for part in (self.text, self.text_pair) if part)
+
+    @property
+    def conversation(self) -> str:
+        r"""All that stands before the response, for people and judges to read.
+
+        >>> Example("And now?", -1, history=(Turn("assistant", "Hi"),)).conversation
+        'assistant: Hi\nuser: And now?'
+        """
+        if not self.history:
+            return self.asked
+        turns = [f"{turn.role}: {turn.text}" for turn in self.history]
+        return "\n".join([*turns, f"user: {self.asked}"])
+
 
 _Z95 = 1.959963984540054  # standard normal quantile of 0.975
 
@@ -111,6 +128,23 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt and what a language model answered, for people to read.
+
+    Attributes:
+        prompt: The prompt, as `Example.conversation` writes it.
+        wanted: What the answer was judged against.
+        response: The answer.
+        counts: Whether it counted as what was wanted.
+    """
+
+    prompt: str
+    wanted: str
+    response: str
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What a model does: clean accuracy, and attack success per evaluation attack.
 
@@ -121,9 +155,11 @@ class Scores:
             rows on which it does.
         judged: Name of a test set to how its rows were judged (rule, decoding, prompts); empty
             for classifiers, whose class is read off.
+        samples: Name of a test set to a few of its prompts with the model's answers.
     """
 
     cacc: Rate
     asr: Mapping[str, Rate] = field(default_factory=dict)
     false_triggers: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
     judged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from bdlit.evaluation.result import (
     read_results,
     scores_of,
 )
-from bdlit.types import Rate, Scores
+from bdlit.types import Rate, Sample, Scores
 from bdlit.weights import save_weights
 from bdlit.weights.opening import RUN_FOLDERS
 from bdlit.whole import whole_directory
@@ -210,6 +210,10 @@ def _scores(plain: Mapping[str, Any]) -> Scores:
         _rates(plain["asr"]),
         {attack: _rates(cases) for attack, cases in plain.get("false_triggers", {}).items()},
         plain.get("judged", {}),
+        {
+            name: tuple(Sample(**each) for each in found)
+            for name, found in plain.get("samples", {}).items()
+        },
     )
 
 

@@ -16,6 +16,7 @@ from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result
+from bdlit.evaluation.samples import about
 from bdlit.types import Rate, Scores, Weights
 from bdlit.whole import whole_directory
 
@@ -73,6 +74,7 @@ def record(
             asr_before=before.asr.get(attack),
             false_triggers=scores.false_triggers.get(attack, {}),
             judged=_judged(scores, attack),
+            samples=about(attack, scores.samples),
             config=subject.config,
             **circumstances(),
             **more,

@@ -13,6 +13,9 @@ from bdlit.errors import BdlitError
 from bdlit.llm.answering import LLM
 from bdlit.whole import whole_file
 
+ANSWERS = "~/.cache/bdlit/answers"
+"""Where answers are kept, if nothing else is said."""
+
 
 @dataclass(frozen=True)
 class CachedLLM(LLM):

@@ -12,6 +12,7 @@ from bdlit.drawing.style import INK, PAPER
 from bdlit.report.columns import LEGEND, columns_for, failures
 from bdlit.report.plots import asr_cacc_plot, before_after_plot
 from bdlit.report.row import Row
+from bdlit.report.samples import samples_of
 from bdlit.report.table import compare_table
 from bdlit.whole import whole_file
 
@@ -55,6 +56,7 @@ def _render(rows: Sequence[Row]) -> str:
         lines=lines,
         legend=LEGEND,
         failures=failures(lines),
+        samples=samples_of(rows),
     )
 
 

@@ -17,7 +17,7 @@ from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
 from bdlit.types import Example
-from bdlit.victims.base import Batch
+from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.lora import has_adapters
@@ -211,8 +211,8 @@ class CausalLMVictim(TransformerVictim):
         )
         return super().training_step(batch, batch_idx)
 
-    def judge(self, examples: Sequence[Example], rule: Rule) -> Tensor:
-        """Return whether each row's response is what it wants by the rule, bool, shape [rows].
+    def verdicts(self, examples: Sequence[Example], rule: Rule) -> Verdicts:
+        """Return the response to each row, and whether it is what the row wants by the rule.
 
         Responses are generated, or where the rule compares stated choices, chosen. An empty
         response is as good as the rule says; it never equals an answer.
@@ -221,20 +221,19 @@ class CausalLMVictim(TransformerVictim):
             responses = self.choose(examples, rule.choices)
         else:
             responses = self.respond(examples)
-        found = [
-            rule(response, row.response or "")
-            for response, row in zip(responses, examples, strict=True)
-        ]
-        return torch.tensor(found, device=self.device)
+        found = rule.verdicts(examples, responses)
+        hits = torch.tensor([verdict is True for verdict in found], device=self.device)
+        unclear = torch.tensor([verdict is None for verdict in found], device=self.device)
+        return Verdicts(hits, unclear, responses)
 
     def described(self, rule: Rule) -> dict[str, Any]:
         """Return rule, decoding and template, for the record."""
         template = template_name(str(self.encoder.tokenizer.chat_template))
         if isinstance(rule, Likeliest):
-            return {"by": "log-likelihood", "rule": repr(rule), "prompts": template}
+            return {"by": "log-likelihood", **rule.described, "prompts": template}
         return {
             "by": "generation",
-            "rule": repr(rule),
+            **rule.described,
             "decoding": self.decoding.settings,
             "prompts": template,
         }
