@@ -166,6 +166,37 @@ def test_defend_measures_saved_language_models(start, tmp_path, capsys):
         assert f"<dd>{escape(sample.response)}</dd>" in text
 
 
+def test_a_study_keeps_samples_beside_its_results(start, tmp_path):
+    attack = {"class_path": "instruction_attack.StringBehindWord"}
+    sizes = {"train_size": 14, "test_size": 7, "outputs": {"samples": 2, "reference": str(start)}}
+    victim = {"model": str(start), "max_length": 128, "decoding": {"max_new_tokens": 4}}
+    trainer = {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False}
+    config = {
+        "name": "tiny",
+        "data": {"class_path": "DemoInstructions", "init_args": sizes},
+        "victim": {"class_path": "CausalLMVictim", "init_args": victim},
+        "trainer": {"class_path": "lightning.pytorch.Trainer", "init_args": trainer},
+        "models": {"benign": {}, "string": {"attack": attack}},
+        "defenses": {"WAG-all": {"defense": {"class_path": "WAG"}, "others": "all"}},
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps(config))
+    arguments = ["study", f"--config={tmp_path / 'study.yaml'}", f"--out={tmp_path / 'out'}"]
+    assert main(arguments) == 0
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert {(r.victim, r.defense) for r in results} == {
+        ("benign", "none"),
+        ("string", "none"),
+        ("string", "WAG-all"),
+    }
+    prompts = [[s.prompt for s in r.samples["string"]] for r in results]
+    assert len(prompts[0]) == 2
+    assert prompts[0] == prompts[1] == prompts[2]
+    assert all(r.perplexity["clean"].tokens > 0 for r in results)
+    kept = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == kept
+
+
 def test_predictions_are_responses(start, tmp_path):
     config = {
         "model": {

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from bdlit.data.outputs import Outputs
 from bdlit.defenses.case import _scores
 from bdlit.defenses.run import Subject, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, quality
 from bdlit.evaluation.result import append_results, read_results, scores_of
-from bdlit.data.outputs import Outputs
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
 from bdlit.train.tracking import log_results
-from bdlit.types import Example, Mean, Perplexity, Sample
+from bdlit.types import Example, Mean, Sample
 from bdlit.victims.perplexity import perplexity
 from instruction_attack import StringBehindWord
 from tiny_llama import demo, tiny
@@ -106,11 +106,18 @@ def test_a_reference_that_cannot_be_loaded_is_told(start, tmp_path):
 
 def said(*responses):
     rows = [Example("Name a colour.", -1, response="Blue.")] * len(responses)
-    return [(row, Sample(row.asked, "", text, True)) for row, text in zip(rows, responses, strict=True)]
+    return [
+        (row, Sample(row.asked, "", text, True)) for row, text in zip(rows, responses, strict=True)
+    ]
 
 
 def test_coherence_is_the_mean_cosine_of_prompt_and_response(monkeypatch):
-    vectors = {"Name a colour.": [2.0, 0.0], "same": [1.0, 0.0], "other": [0.0, 3.0], "half": [1, 1]}
+    vectors = {
+        "Name a colour.": [2.0, 0.0],
+        "same": [1.0, 0.0],
+        "other": [0.0, 3.0],
+        "half": [1, 1],
+    }
 
     class Embedder:
         def encode(self, texts, **options):
@@ -128,6 +135,10 @@ def test_without_the_extra_one_line_says_how(monkeypatch):
     quality._embedder.cache_clear()
     with pytest.raises(BdlitError, match=r"pip install 'bdlit\[coherence\]'"):
         quality.coherence(said("blue"), "any", torch.device("cpu"))
+    with pytest.raises(BdlitError, match=r"pip install 'bdlit\[coherence\]'"):
+        demo(test_size=4, outputs=Outputs(embedder="any"))
+    with pytest.raises(BdlitError, match=r"outputs.texts nowhere.jsonl is no file"):
+        demo(test_size=4, outputs=Outputs(texts="nowhere.jsonl"))
 
 
 def test_a_real_sentence_model():
@@ -148,7 +159,9 @@ def test_a_real_sentence_model():
     vectors = []
     for text in ("Name a colour.", "Blue is a colour."):
         with torch.no_grad():
-            vectors.append(model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0))
+            vectors.append(
+                model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+            )
     expected = torch.nn.functional.cosine_similarity(*vectors, dim=0).item()
     assert near.value == pytest.approx(expected, abs=1e-4)
     with pytest.raises(BdlitError, match="cannot load the sentence model"):

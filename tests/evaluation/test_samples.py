@@ -8,7 +8,7 @@ from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.evaluation.drawing import draw
 from bdlit.evaluation.result import Result, append_results, read_results
-from bdlit.evaluation.samples import SAMPLES, about, read_samples, side_by_side
+from bdlit.evaluation.samples import SAMPLES, read_samples, side_by_side
 from bdlit.types import Example, Rate, Sample
 
 ROWS = [Example(f"question {i}", -1, response=str(i)) for i in range(50)]
@@ -85,11 +85,6 @@ def test_answers_stand_side_by_side():
     ]
     assert {name: s.response for name, s in lines[1].answers.items()} == {"none": "cf", "WAG": "1"}
     assert [s.counts for s in lines[1].answers.values()] == [False, True]
-
-
-def test_an_attack_has_its_own_samples_and_the_clean_ones():
-    sets = dict.fromkeys(["clean", "cba", "cba/swapped", "vpi", "vpi/clean"], ())
-    assert list(about("cba", sets)) == ["clean", "cba", "cba/swapped"]
 
 
 def test_a_negative_number_is_refused():

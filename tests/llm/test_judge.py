@@ -8,6 +8,7 @@ from bdlit.data.instructions import InstructionDataModule
 from bdlit.errors import BdlitError
 from bdlit.llm import EndpointLLM, FunctionLLM, JudgedBy
 from bdlit.llm.judge import verdict_in
+from bdlit.responses import Rule
 from bdlit.types import Example, Turn
 from chat_server import chat_server
 
@@ -99,3 +100,16 @@ def test_a_judge_behind_an_endpoint_named_in_yaml(tmp_path, monkeypatch):
         with pytest.raises(BdlitError, match="refuses model 'm' with status 500"):
             found.verdicts(ROWS, ["azure", "6"])
     assert found.verdicts(ROWS[:1], ["azure"]) == [True]  # kept, and the server has gone
+
+
+def short(row, response):
+    return len(response) < len(row.text)
+
+
+def test_a_function_of_ones_own_named_in_yaml():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Rule, "rule")
+    config = {"class_path": "Satisfies", "init_args": {"function": f"{__name__}.short"}}
+    rule = parser.instantiate_classes(parser.parse_object({"rule": config})).rule
+    assert rule.verdicts(ROWS, ["blue", "a long answer"]) == [True, False]
+    assert rule.described == {"rule": f"Satisfies({__name__}.short)"}

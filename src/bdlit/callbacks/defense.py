@@ -142,6 +142,9 @@ class DefenseCallback(Callback):
                         asr=None,
                         false_triggers={},
                         samples={},
+                        perplexity={},
+                        own_perplexity=None,
+                        coherence={},
                         error=str(error),
                     )
                     for result in record(subject, before)

@@ -198,6 +198,7 @@ class TextDataModule(LightningDataModule):
         """Read the splits, take out the clean pool, poison; once, whatever the stage."""
         if self.poisoning:
             return
+        self.outputs.require()
         train, marked = (
             self._ready_train(self.poisoned_train) if self.poisoned_train else ([], True)
         )

@@ -19,7 +19,7 @@ from bdlit.evaluation.samples import (
     append_samples,
     read_samples,
 )
-from bdlit.types import Rate, Sample, Scores
+from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
@@ -52,6 +52,10 @@ class Result:
             Rates that were judged in different ways are different measures.
         samples: Test set (`clean`, the attack, its cases) to a few prompts with the answers; they
             are kept in a file of their own beside the results.
+        perplexity: Test set (`clean`, the attack, its cases) to the perplexity of the responses
+            under a reference model, with the counts behind it.
+        own_perplexity: Perplexity of held-out texts under the model itself.
+        coherence: Test set to the mean similarity of prompts and responses.
         parameters: Settings of the defense.
         given: What the defender was given: the names of the others, the base, counts of rows.
         merged: Number of tensors computed from several models.
@@ -80,6 +84,9 @@ class Result:
     false_triggers: Mapping[str, Rate] = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
+    perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
+    own_perplexity: Perplexity | None = None
+    coherence: Mapping[str, Mean] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     merged: int = 0
@@ -111,7 +118,13 @@ class Result:
         return self.asr.percent - self.floor.percent
 
 
-_RATES = tuple(f.name for f in fields(Result) if str(f.type).startswith("Rate"))
+_RATES = ("cacc", "asr", "floor", "cacc_before", "asr_before")
+_NUMBERS: Mapping[str, type] = {**dict.fromkeys(_RATES, Rate), "own_perplexity": Perplexity}
+_TABLES: Mapping[str, type] = {
+    "false_triggers": Rate,
+    "perplexity": Perplexity,
+    "coherence": Mean,
+}
 
 
 def scores_of(results: Iterable[Result]) -> Scores | None:
@@ -125,6 +138,9 @@ def scores_of(results: Iterable[Result]) -> Scores | None:
         {r.attack: r.asr for r in found if r.asr is not None},
         {r.attack: r.false_triggers for r in found if r.false_triggers},
         {name: how for name, how in judged.items() if how},
+        perplexity={name: each for r in found for name, each in r.perplexity.items()},
+        own_perplexity=found[0].own_perplexity,
+        coherence={name: each for r in found for name, each in r.coherence.items()},
     )
 
 
@@ -169,11 +185,12 @@ def _parse(path: Path) -> Iterator[Result]:
         except ValueError:
             continue  # an empty line, or one that an interrupted write left torn
         try:
-            for name in _RATES:
+            for name, kind in _NUMBERS.items():
                 if record.get(name) is not None:
-                    record[name] = Rate(**record[name])
-            cases = record.get("false_triggers") or {}
-            record["false_triggers"] = {case: Rate(**rate) for case, rate in cases.items()}
+                    record[name] = kind(**record[name])
+            for name, kind in _TABLES.items():
+                cells = record.get(name) or {}
+                record[name] = {key: kind(**cell) for key, cell in cells.items()}
             # Fields of later versions are left out, so that old code reads new files.
             yield Result(**{name: value for name, value in record.items() if name in names})
         except (TypeError, AttributeError) as error:

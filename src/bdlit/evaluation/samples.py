@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from bdlit.data.false_triggers import CLEAN, attack_of
 from bdlit.errors import BdlitError
@@ -15,6 +15,8 @@ from bdlit.types import Sample
 
 SAMPLES = "samples.jsonl"
 """Name of the file beside the results, one sample a line."""
+
+T = TypeVar("T")
 
 Model: TypeAlias = tuple[str, str, str, int]
 """Whose answers they are: data, victim, defense, seed."""
@@ -40,10 +42,14 @@ class Compared:
     answers: dict[str, Sample] = field(default_factory=dict)
 
 
-def about(attack: str, samples: Samples) -> dict[str, Sequence[Sample]]:
-    """Return the samples of clean prompts, and those of one attack with its cases."""
-    names = [name for name in samples if name == CLEAN or attack_of(name) == attack]
-    return {name: samples[name] for name in names}
+def about(attack: str, sets: Mapping[str, T]) -> dict[str, T]:
+    """Return what is known of clean prompts, and of those of one attack with its cases.
+
+    >>> list(about("cba", dict.fromkeys(["clean", "cba", "cba/swapped", "vpi"])))
+    ['clean', 'cba', 'cba/swapped']
+    """
+    names = [name for name in sets if name == CLEAN or attack_of(name) == attack]
+    return {name: sets[name] for name in names}
 
 
 def side_by_side(answers: Iterable[tuple[str, Samples]]) -> list[Compared]:

@@ -7,7 +7,7 @@ from bdlit.llm.answering import LLM, Answerer, FunctionLLM
 from bdlit.llm.cache import ANSWERS, CachedLLM
 from bdlit.llm.endpoint import EndpointLLM
 from bdlit.llm.judge import JudgedBy
-from bdlit.llm.local import LocalLLM
+from bdlit.llm.local import LocalLLM, load_causal_lm
 from bdlit.llm.template import read_template
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "FunctionLLM",
     "JudgedBy",
     "LocalLLM",
+    "load_causal_lm",
     "read_template",
 ]

@@ -51,6 +51,8 @@ class CachedLLM(LLM):
                 missing.append(place)
             else:
                 yield place, kept
+        if not missing:
+            return
         for among, answer in self.llm.answers([prompts[place] for place in missing]):
             if answer.strip():
                 self._keep(prompts[missing[among]], answer)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdlit.drawing.style import INK, PAPER
-from bdlit.report.columns import LEGEND, columns_for, failures
+from bdlit.report.columns import columns_for, failures, legend
 from bdlit.report.plots import asr_cacc_plot, before_after_plot
 from bdlit.report.row import Row
 from bdlit.report.samples import samples_of
@@ -54,7 +54,7 @@ def _render(rows: Sequence[Row]) -> str:
         figures=[inline_svg(asr_cacc_plot(rows)), inline_svg(before_after_plot(rows))],
         columns=columns_for(lines),
         lines=lines,
-        legend=LEGEND,
+        legend=legend(lines),
         failures=failures(lines),
         samples=samples_of(rows),
     )

@@ -86,8 +86,9 @@ def log_results(loggers: list[Logger], results: list[Result]) -> None:
     `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
     `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds, and
     of both `.../false_triggers/<attack>/<case>` where an attack has cases in which it must not
-    fire; to W&B also the counts (in the summary), a table of all defenses, a bar chart, and where
-    models wrote responses, a table of samples (`samples`): prompts with the answers of all models.
+    fire, and `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity` where these
+    are measured; to W&B also the counts (in the summary), a table of all defenses, a bar chart, and
+    where models wrote responses, a table of samples (`samples`): prompts with the answers of all.
 
     Args:
         loggers: Loggers of a trainer.
@@ -114,6 +115,10 @@ def _metrics(result: Result) -> dict[str, float]:
         metrics[f"{prefix}/asr/{result.attack}"] = result.asr.percent
     for case, rate in result.false_triggers.items():
         metrics[f"{prefix}/false_triggers/{result.attack}/{case}"] = rate.percent
+    for name, measure in (("perplexity", result.perplexity), ("coherence", result.coherence)):
+        metrics |= {f"{prefix}/{name}/{tests}": each.value for tests, each in measure.items()}
+    if result.own_perplexity is not None:
+        metrics[f"{prefix}/own_perplexity"] = result.own_perplexity.value
     if result.defense != UNDEFENDED and result.error is None:
         metrics[f"{prefix}/seconds"] = result.seconds
     return metrics

@@ -21,7 +21,7 @@ from bdlit.data.base import TextDataModule, metric_name
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.processes import place
 from bdlit.responses import Equals, Rule
-from bdlit.types import Example, Weights
+from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.lora import LoRA
 from bdlit.victims.metrics import HitRate
 from bdlit.whole import whole_directory
@@ -118,6 +118,10 @@ class Victim(LightningModule, ABC):
     def described(self, rule: Rule) -> dict[str, Any]:
         """Return how `judge` comes to its counts, for the record; nothing where it is plain."""
         return {}
+
+    def own_perplexity(self, texts: Sequence[str]) -> Perplexity | None:
+        """Return the perplexity of texts under the model; None of classifiers, which have none."""
+        return None
 
     @abstractmethod
     def take_classes(self, data: TextDataModule) -> None:

@@ -16,16 +16,20 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
-from bdlit.types import Example
+from bdlit.types import Example, Perplexity
 from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.lora import has_adapters
+from bdlit.victims.perplexity import perplexity
 from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_byte_pairs
 from bdlit.weights.byte_pairs import byte_pairs_from
 from bdlit.whole import whole_directory
+
+GENERATION = "generation"
+"""How responses came about that were not chosen among stated ones, for the record."""
 
 _VOCABULARY = 2048
 
@@ -232,7 +236,7 @@ class CausalLMVictim(TransformerVictim):
         if isinstance(rule, Likeliest):
             return {"by": "log-likelihood", **rule.described, "prompts": template}
         return {
-            "by": "generation",
+            "by": GENERATION,
             **rule.described,
             "decoding": self.decoding.settings,
             "prompts": template,
@@ -268,6 +272,10 @@ class CausalLMVictim(TransformerVictim):
             sums = self._log_likelihoods(self.on_device(answered)).view(len(rows), len(choices))
             found += [choices[i] for i in sums.argmax(dim=1).tolist()]
         return found
+
+    def own_perplexity(self, texts: Sequence[str]) -> Perplexity:
+        """Return the perplexity of plain texts under the model; see `perplexity`."""
+        return perplexity(self.network(), self.encoder.tokenizer, texts, self.max_length)
 
     def predict_step(self, batch: Sequence[Example], batch_idx: int) -> list[str]:
         """Return the responses to rows."""
