@@ -113,8 +113,8 @@ def _require_some_verdict(unclear: Rate, rule: Rule, name: str) -> None:
     """Refuse a rate of 0 that is the judge's fault."""
     if unclear.hits == unclear.n:
         raise BdlitError(
-            f"the judge of '{name}' said neither yes nor no of any of {unclear.n} responses "
-            f"({rule.described}): mend its template, or take another judge"
+            f"{rule.described['rule']}, which judges '{name}', said neither yes nor no of any of "
+            f"{unclear.n} responses: mend its template, or take another judge"
         )
 
 

@@ -157,14 +157,10 @@ def _samples(results: list[Result]) -> dict[str, Any]:
     import wandb
 
     models = list(dict.fromkeys(_prefix(result) for result in results if result.samples))
-    table = wandb.Table(
-        columns=["tests", "prompt", "wanted", *models],
-        data=[
-            [line.tests, line.prompt, line.wanted]
-            + [line.answers[m].response if m in line.answers else None for m in models]
-            for line in lines
-        ],
-    )
+    table = wandb.Table(columns=["tests", "prompt", "wanted", *models])
+    for line in lines:
+        said = [line.answers[m].response if m in line.answers else None for m in models]
+        table.add_data(line.tests, line.prompt, line.wanted, *said)
     return {"samples": table}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bdlit.errors import BdlitError
 from bdlit.types import Perplexity
 
-_BATCH = 16
+_TOKENS = 4096  # in one forward pass: logits over a large vocabulary are large
 _IGNORED = -100
 
 
@@ -56,15 +56,25 @@ def perplexity(
         )
     ]
     pieces.sort(key=len)
-    nats = 0.0
-    for start in range(0, len(pieces), _BATCH):
-        nats += _nats(model, pieces[start : start + _BATCH], first)
-    return Perplexity(nats, sum(len(piece) - 1 for piece in pieces))
+    nats = sum(_nats(model, batch, first) for batch in _batches(pieces))
+    return Perplexity(float(nats), sum(len(piece) - 1 for piece in pieces))
 
 
 def _pieces(ids: list[int], room: float) -> list[list[int]]:
     size = int(min(room, len(ids)))
     return [ids[start : start + size] for start in range(0, len(ids), size or 1)]
+
+
+def _batches(pieces: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Cut pieces, the shortest first, into batches of so many tokens with padding."""
+    batch: list[list[int]] = []
+    for piece in pieces:
+        if batch and (len(batch) + 1) * len(piece) > _TOKENS:
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
 
 
 def _nats(model: PreTrainedModel, pieces: Sequence[Sequence[int]], pad: int) -> float:
