@@ -29,7 +29,8 @@ def test_every_file_and_picture_that_it_names_is_there():
 
 def test_its_data_can_be_made():
     import bdlit.data.named
-    import bdlit.data.prompted  # noqa: F401
+    import bdlit.data.prompted
+    import bdlit.llm  # noqa: F401
     from bdlit.data.base import TextDataModule
 
     parser = ArgumentParser(exit_on_error=False)
