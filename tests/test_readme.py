@@ -28,6 +28,7 @@ def test_every_file_and_picture_that_it_names_is_there():
 
 
 def test_its_data_can_be_made():
+    import bdlit.data.demo_instructions
     import bdlit.data.named
     import bdlit.data.prompted
     import bdlit.llm  # noqa: F401
