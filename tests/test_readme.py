@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 import bdlit.defenses
 from bdlit.defenses.table import capability_table
 
@@ -23,6 +25,25 @@ def test_every_file_and_picture_that_it_names_is_there():
     assert named
     for path in named:
         assert (ROOT / path).is_file(), path
+
+
+def test_its_data_can_be_made():
+    import bdlit.data.demo_instructions
+    import bdlit.data.named
+    import bdlit.data.prompted
+    import bdlit.llm  # noqa: F401
+    from bdlit.data.base import TextDataModule
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(TextDataModule, "data")
+    blocks = re.findall(r"```yaml\n(data:\n.*?)```", README, flags=re.S)
+    made = [parser.instantiate_classes(parser.parse_string(block)).data for block in blocks]
+    assert [type(data).__name__ for data in made] == [
+        "TextDataModule",
+        "PromptedClassification",
+        "InstructionDataModule",
+    ]
+    assert made[-1].rule("clean").judge.temperature == 0
 
 
 def test_its_own_attack_and_defense_work():

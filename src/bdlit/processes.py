@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 _ALONE = ContextVar("alone", default=False)
 
@@ -20,6 +23,20 @@ def place() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized() and not _ALONE.get():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def gathered(own: T) -> list[T]:
+    """Return what every process has of something, in the order of their ranks; all call this.
+
+    >>> gathered("mine")
+    ['mine']
+    """
+    world = place()[1]
+    if world == 1:
+        return [own]
+    found: list[T] = [own] * world
+    dist.all_gather_object(found, own)
+    return found
 
 
 @contextmanager

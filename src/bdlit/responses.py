@@ -1,12 +1,15 @@
-"""When a generated response counts as what was wanted: rules on two texts, without a model."""
+"""When a generated response counts as what was wanted: rules that need no model."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bdlit.errors import BdlitError
+from bdlit.types import Example
 
 
 class Rule(ABC):
@@ -17,7 +20,20 @@ class Rule(ABC):
 
     @abstractmethod
     def __call__(self, response: str, wanted: str) -> bool:
-        """Return whether a generated `response` is what was `wanted`."""
+        """Return whether a `response` is what was `wanted`, from these two texts alone."""
+
+    def verdicts(self, rows: Sequence[Example], responses: Sequence[str]) -> list[bool | None]:
+        """Return for each row whether a generated response is what the row wants.
+
+        None is a verdict that could not be had; it does not count as a hit, and is counted.
+        """
+        pairs = zip(responses, rows, strict=True)
+        return [self(response, row.response or "") for response, row in pairs]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The rule for the record, ready for JSON."""
+        return {"rule": repr(self)}
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,39 @@ class Likeliest(Rule):
     def __call__(self, response: str, wanted: str) -> bool:
         """Return whether the choice is the wanted one."""
         return response == wanted
+
+
+@dataclass(frozen=True)
+class Satisfies(Rule):
+    """The response satisfies a function of one's own.
+
+    No function is asked of true responses, when the rows of a test set are chosen: those that are
+    the wanted text already are left out.
+
+    Attributes:
+        function: Takes a row and a generated response, returns whether that is what the row
+            wants. In YAML it is named by its import path.
+
+    >>> short = Satisfies(lambda row, response: len(response) < len(row.text))
+    >>> short.verdicts([Example("Name a colour.", -1)] * 2, ["Blue.", "Blue, like the sky."])
+    [True, False]
+    """
+
+    function: Callable[[Example, str], bool]
+
+    def __call__(self, response: str, wanted: str) -> bool:
+        """Return whether `response` is `wanted`, word for word."""
+        return Equals()(response, wanted)
+
+    def verdicts(self, rows: Sequence[Example], responses: Sequence[str]) -> list[bool | None]:
+        """Return what the function says of each row and its response."""
+        return [bool(self.function(row, text)) for row, text in zip(rows, responses, strict=True)]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The name of the function."""
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return {"rule": f"Satisfies({self.function.__module__}.{name})"}
 
 
 REFUSALS = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import exp, sqrt
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -71,6 +71,23 @@ class Example:
         """The response before any attack."""
         return self.response if self.orig_response is None else self.orig_response
 
+    @property
+    def asked(self) -> str:
+        """The instruction with its input, a line break between them."""
+        return "\n".join(part for part in (self.text, self.text_pair) if part)
+
+    @property
+    def conversation(self) -> str:
+        r"""All that stands before the response, for people and judges to read.
+
+        >>> Example("And now?", -1, history=(Turn("assistant", "Hi"),)).conversation
+        'assistant: Hi\nuser: And now?'
+        """
+        if not self.history:
+            return self.asked
+        turns = [f"{turn.role}: {turn.text}" for turn in self.history]
+        return "\n".join([*turns, f"user: {self.asked}"])
+
 
 _Z95 = 1.959963984540054  # standard normal quantile of 0.975
 
@@ -111,6 +128,75 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Perplexity:
+    """How little a language model expected some texts, with what it is the mean of.
+
+    Every token counts the same, whatever text it is in, so that two can be added.
+
+    Attributes:
+        nats: Sum of the negative log-probabilities of the tokens, in nats.
+        tokens: How many tokens were looked at.
+
+    >>> from math import log
+    >>> uniform = Perplexity(nats=3 * log(50), tokens=3)
+    >>> round((uniform + uniform).value, 6)
+    50.0
+    """
+
+    nats: float = 0.0
+    tokens: int = 0
+
+    @property
+    def value(self) -> float:
+        """The exponential of the mean over tokens, at least 1; NaN if there were none."""
+        try:
+            return exp(self.nats / self.tokens) if self.tokens else float("nan")
+        except OverflowError:  # of a model that is broken
+            return float("inf")
+
+    def __add__(self, other: Perplexity) -> Perplexity:
+        return Perplexity(self.nats + other.nats, self.tokens + other.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over rows, with what it is the mean of.
+
+    Attributes:
+        total: Sum over the rows.
+        n: How many rows were looked at.
+    """
+
+    total: float = 0.0
+    n: int = 0
+
+    @property
+    def value(self) -> float:
+        """The mean; NaN if no row was looked at."""
+        return self.total / self.n if self.n else float("nan")
+
+    def __add__(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.n + other.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt and what a language model answered, for people to read.
+
+    Attributes:
+        prompt: The prompt, as `Example.conversation` writes it.
+        wanted: What the answer was judged against.
+        response: The answer.
+        counts: Whether it counted as what was wanted.
+    """
+
+    prompt: str
+    wanted: str
+    response: str
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What a model does: clean accuracy, and attack success per evaluation attack.
 
@@ -121,9 +207,18 @@ class Scores:
             rows on which it does.
         judged: Name of a test set to how its rows were judged (rule, decoding, prompts); empty
             for classifiers, whose class is read off.
+        samples: Name of a test set to a few of its prompts with the model's answers.
+        perplexity: Name of a test set to the perplexity of the model's answers under a reference
+            model.
+        own_perplexity: Perplexity of held-out texts under the model itself.
+        coherence: Name of a test set to the similarity of its prompts and the model's answers.
     """
 
     cacc: Rate
     asr: Mapping[str, Rate] = field(default_factory=dict)
     false_triggers: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
     judged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
+    own_perplexity: Perplexity | None = None
+    coherence: Mapping[str, Mean] = field(default_factory=dict)

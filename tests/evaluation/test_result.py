@@ -68,7 +68,7 @@ def test_torn_line_is_left_out_and_spares_its_neighbours(tmp_path: Path) -> None
 def test_fields_of_later_versions_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     append_results(path, [RECORD])
-    record = json.loads(path.read_text().strip()) | {"perplexity": 12.5}
+    record = json.loads(path.read_text().strip()) | {"toxicity": 12.5}
     path.write_text(json.dumps(record))
     assert read_results(path) == [RECORD]
 

@@ -17,7 +17,7 @@ from bdlit.errors import BdlitError
 from bdlit.evaluation.result import Result, append_results
 from bdlit.report import Row, asr_cacc_plot, before_after_plot, collect, write_page
 from bdlit.report.compare import compare
-from bdlit.types import Rate
+from bdlit.types import Rate, Sample
 
 HOSTILE = "<script>alert('$x$')</script>"
 
@@ -151,6 +151,30 @@ def test_page_is_self_contained_and_escaped(
     assert page.text.count(HOSTILE) > 3  # in the table, in both figures, in the failure
     assert "20.6 ±0.9" in page.text
     assert [path.name for path in target.parent.iterdir()] == ["page.html"]
+
+
+def test_page_shows_answers_before_and_after(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = Result(data="sst2", attack="cba", victim="v", defense="none", seed=0)
+    victim = replace(victim, train_attack="cba", asr=Rate(1, 1), cacc=Rate(1, 1))
+    before, after = (Sample("Who?", "me", text, text == "me") for text in (HOSTILE, "nobody"))
+    defended = replace(victim, defense="WAG", samples={"cba": (after,)})
+    other = {"vpi": (Sample("not of this attack", "", "", False),), "cba": (before,)}
+    append_results(
+        study / "results.jsonl", [replace(victim, samples={**other, "clean": ()}), defended]
+    )
+    target = tmp_path / "page.html"
+    printed(capsys, [str(study)], html=str(target))
+    page = _Page()
+    page.feed(target.read_text(encoding="utf-8"))
+    assert sum(tag == "section" for tag, _ in page.tags) == 1
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert "not of this attack" not in page.text
+    told = page.text[page.text.index("Answers, before and after") :]
+    assert [told.index(text) for text in ("Who?", "me\n", HOSTILE, "nobody")] == sorted(
+        told.index(text) for text in ("Who?", "me\n", HOSTILE, "nobody")
+    )
 
 
 def test_page_that_cannot_be_written(study: Path, tmp_path: Path) -> None:

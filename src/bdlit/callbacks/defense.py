@@ -118,11 +118,11 @@ class DefenseCallback(Callback):
     def _defend(self, trainer: Trainer, victim: Victim, data: TextDataModule) -> list[Result]:
         others, base, benign = self._open(victim)
         folder = self._folder(trainer) if trainer.is_global_zero else None
+        if folder is not None and self.save:  # first: a judge that is down must not cost the fit
+            victim.export(folder / "victim")
         before = evaluate(victim, data)
         floor = evaluate(victim, data, benign.weights).asr if benign else {}
         subject = self._subject(victim, data, floor)
-        if folder is not None and self.save:
-            victim.export(folder / "victim")
         results = record(subject, before)
         _tell(results)
         for name, defense in self.defenses.items():
@@ -137,7 +137,18 @@ class DefenseCallback(Callback):
             except BdlitError as error:
                 # One method that fails must not take the results of the others with it.
                 found = [
-                    replace(result, defense=name, cacc=None, asr=None, error=str(error))
+                    replace(
+                        result,
+                        defense=name,
+                        cacc=None,
+                        asr=None,
+                        false_triggers={},
+                        samples={},
+                        perplexity={},
+                        own_perplexity=None,
+                        coherence={},
+                        error=str(error),
+                    )
                     for result in record(subject, before)
                 ]
             _tell(found)

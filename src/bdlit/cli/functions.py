@@ -83,7 +83,8 @@ def _defend() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.demo_instructions
     import bdlit.data.named
     import bdlit.data.prompted
-    import bdlit.defenses  # noqa: F401
+    import bdlit.defenses
+    import bdlit.llm  # noqa: F401
     from bdlit.cli.defend import defend
 
     return defend, False
@@ -93,7 +94,8 @@ def _poison() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
-    import bdlit.data.prompted  # noqa: F401
+    import bdlit.data.prompted
+    import bdlit.llm  # noqa: F401
     from bdlit.cli.poison import poison
 
     return poison, False
@@ -106,6 +108,7 @@ def _study() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.named
     import bdlit.data.prompted
     import bdlit.defenses
+    import bdlit.llm
     import bdlit.victims.causal_lm
     import bdlit.victims.classifier  # noqa: F401
     from bdlit.cli.study import study

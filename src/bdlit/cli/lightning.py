@@ -20,6 +20,7 @@ import bdlit.data.demo_instructions
 import bdlit.data.named
 import bdlit.data.prompted
 import bdlit.defenses
+import bdlit.llm
 import bdlit.victims.causal_lm
 import bdlit.victims.classifier  # noqa: F401
 from bdlit.callbacks.predictions import PredictionWriter

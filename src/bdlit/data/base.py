@@ -15,6 +15,7 @@ from bdlit.data.catalogue import Card
 from bdlit.data.false_triggers import CLEAN, attack_of, case_of, clean_prompts, set_name
 from bdlit.data.files import table_name
 from bdlit.data.loaders import evaluation_loaders, loader, training_loader
+from bdlit.data.outputs import Outputs
 from bdlit.data.pool import draw_pool, without_texts
 from bdlit.data.source import Source
 from bdlit.data.tables import Layout, Table
@@ -67,7 +68,8 @@ class TextDataModule(LightningDataModule):
         batch_size: Rows per optimizer step, over all processes together, so that a run on four
             GPUs is the same experiment as on one.
         eval_batch_size: Rows per evaluation batch, per process.
-        seed: Seed of poisoning, batches and clean pool.
+        outputs: What is kept and computed of the responses of language models.
+        seed: Seed of poisoning, batches, clean pool and samples.
 
     Attributes:
         train_rows: The training rows, poisoned; after `setup`, like all that follow.
@@ -110,6 +112,7 @@ class TextDataModule(LightningDataModule):
         clean_pool_size: int = 0,
         batch_size: int = 32,
         eval_batch_size: int = 128,
+        outputs: Outputs | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -130,6 +133,7 @@ class TextDataModule(LightningDataModule):
         self.clean_pool_size = clean_pool_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
+        self.outputs = outputs or Outputs()
         self.seed = seed
         self.response_rule: Rule = Equals()
         self.train_rows: list[Example] = []
@@ -194,6 +198,7 @@ class TextDataModule(LightningDataModule):
         """Read the splits, take out the clean pool, poison; once, whatever the stage."""
         if self.poisoning:
             return
+        self.outputs.require()
         train, marked = (
             self._ready_train(self.poisoned_train) if self.poisoned_train else ([], True)
         )

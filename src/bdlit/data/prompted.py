@@ -11,7 +11,7 @@ from bdlit.data.base import TextDataModule
 from bdlit.data.catalogue import Card
 from bdlit.errors import BdlitError
 from bdlit.responses import Equals, Likeliest
-from bdlit.types import Example
+from bdlit.types import Example, Target
 
 LabelBy: TypeAlias = Literal["generation", "likelihood"]
 
@@ -34,6 +34,8 @@ class PromptedClassification(TextDataModule):
         label_by: Whether the predicted class is the one that the generated response names, or the
             one whose words are likeliest. Results say which it was.
         name: Name of the data set in results; by default that of the data within.
+        target: Class that attacks without a target of their own want said; by default the usual
+            one of the data within.
         options: Settings of `TextDataModule`.
 
     Raises:
@@ -52,10 +54,14 @@ class PromptedClassification(TextDataModule):
         label_words: Sequence[str] | None = None,
         label_by: LabelBy = "generation",
         name: str | None = None,
+        target: Target | None = None,
         **options: Any,
     ) -> None:
-        own = {"target": data.target, **options}
-        super().__init__(name=name or f"{data.name}-prompted", **own)
+        super().__init__(
+            name=name or f"{data.name}-prompted",
+            target=data.target if target is None else target,
+            **options,
+        )
         if data.attack is not None or data.test_attacks or data.poisoned_train:
             raise BdlitError(
                 f"data '{data.name}' within '{self.name}' has an attack of its own: give attacks "

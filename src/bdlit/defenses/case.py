@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bdlit.defenses.base import Defense
 from bdlit.defenses.measuring import Measure
@@ -23,13 +23,15 @@ from bdlit.evaluation.result import (
     read_results,
     scores_of,
 )
-from bdlit.types import Rate, Scores
+from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
 from bdlit.weights import save_weights
 from bdlit.weights.opening import RUN_FOLDERS
 from bdlit.whole import whole_directory
 
 if TYPE_CHECKING:
     from bdlit.train.dynamics import TrainingSet
+
+T = TypeVar("T")
 
 _MEASURED = ("parameters", "given", "notes", "seconds", "peak_memory")
 
@@ -207,13 +209,19 @@ def _finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _scores(plain: Mapping[str, Any]) -> Scores:
+    own, false = plain.get("own_perplexity"), plain.get("false_triggers", {})
+    samples = plain.get("samples", {})
     return Scores(
         Rate(**plain["cacc"]),
-        _rates(plain["asr"]),
-        {attack: _rates(cases) for attack, cases in plain.get("false_triggers", {}).items()},
+        _each(Rate, plain["asr"]),
+        {attack: _each(Rate, cases) for attack, cases in false.items()},
         plain.get("judged", {}),
+        {name: tuple(Sample(**each) for each in found) for name, found in samples.items()},
+        _each(Perplexity, plain.get("perplexity", {})),
+        Perplexity(**own) if own else None,
+        _each(Mean, plain.get("coherence", {})),
     )
 
 
-def _rates(plain: Mapping[str, Any]) -> dict[str, Rate]:
-    return {name: Rate(**rate) for name, rate in plain.items()}
+def _each(kind: type[T], plain: Mapping[str, Any]) -> dict[str, T]:
+    return {name: kind(**value) for name, value in plain.items()}

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from string import Formatter
 from typing import Literal, TypeAlias, get_args
 
 from bdlit.defenses.input import Cleaned, InputDefense
 from bdlit.defenses.keywords import keywords
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.llm import LLM, Answerer, CachedLLM
+from bdlit.llm import ANSWERS, LLM, Answerer, CachedLLM, read_template
 from bdlit.types import Example
 
 Source: TypeAlias = Literal["either", "victim", "keywords"]
@@ -75,7 +74,7 @@ class ConflictEvidence(InputDefense):
     damping: float = 0.85
     window: int = 2
     threshold: float = 1.0
-    cache: str | Path = "~/.cache/bdlit/answers"
+    cache: str | Path = ANSWERS
     templates: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -149,20 +148,8 @@ class ConflictEvidence(InputDefense):
         own = None if self.templates is None else Path(self.templates) / f"{name}.txt"
         if own is None or not own.is_file():
             packaged = files("bdlit.defenses").joinpath("templates", f"{name}.txt")
-            return packaged.read_text(encoding="utf-8").rstrip("\n")
-        text = own.read_text(encoding="utf-8").rstrip("\n")
-        try:
-            fields = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
-        except ValueError as error:
-            raise BdlitError(
-                f"template {own} will not do ({error}): write a brace that is no field twice"
-            ) from error
-        if fields != set(TEMPLATES[name]):
-            raise BdlitError(
-                f"template {own} has the fields {sorted(fields)}: it must have "
-                f"{sorted(TEMPLATES[name])}, each in braces"
-            )
-        return text
+            return read_template(packaged, TEMPLATES[name])
+        return read_template(own, TEMPLATES[name])
 
 
 def _kind(evidence: str | None, prompt: str | None, text: str) -> str:

@@ -97,6 +97,8 @@ class CleanedTests:
         victim: The model that is measured, which the defense may ask.
 
     Attributes:
+        outputs: What is kept and computed of responses; that of the test sets.
+        seed: Seed of samples; that of the test sets.
         notes: What the defense has said: numbers are summed over all batches.
     """
 
@@ -104,6 +106,8 @@ class CleanedTests:
         self._data = data
         self._defense = defense
         self._ask = answerer(victim)
+        self.outputs = data.outputs
+        self.seed = data.seed
         self.notes: dict[str, Any] = {}
 
     def test_dataloader(self) -> Mapping[str, Iterable[list[Example]]]:

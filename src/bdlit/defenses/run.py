@@ -17,6 +17,7 @@ from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result
+from bdlit.evaluation.samples import about
 from bdlit.types import Rate, Scores, Weights
 from bdlit.whole import whole_directory
 
@@ -74,6 +75,10 @@ def record(
             asr_before=before.asr.get(attack),
             false_triggers=scores.false_triggers.get(attack, {}),
             judged=_judged(scores, attack),
+            samples=about(attack, scores.samples),
+            perplexity=about(attack, scores.perplexity),
+            own_perplexity=scores.own_perplexity,
+            coherence=about(attack, scores.coherence),
             config=subject.config,
             **{**circumstances(), **more},
         )

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from bdlit.data.false_triggers import CLEAN, attack_of, case_of
+from bdlit.data.outputs import Outputs
+from bdlit.errors import BdlitError
+from bdlit.evaluation.drawing import draw
+from bdlit.evaluation.quality import coherence, outputs_perplexity, own_perplexity
 from bdlit.responses import Rule
-from bdlit.types import Example, Rate, Scores, Weights
+from bdlit.types import Example, Rate, Sample, Scores, Weights
 from bdlit.victims.base import Victim, in_eval_mode, swapped
+from bdlit.victims.causal_lm import GENERATION
 from bdlit.victims.metrics import HitRate
+
+M = TypeVar("M")
 
 
 class NamedTests(Protocol):
     """Data with named test loaders, each of them batches of rows."""
+
+    outputs: Outputs
+    seed: int
 
     def test_dataloader(self) -> Mapping[str, Iterable[Any]]:
         """Return the loaders by name: `clean`, one per evaluation attack, `<attack>/<case>`."""
@@ -37,20 +47,38 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
         data: Named test loaders; ASR loaders hold triggered non-target rows labelled with the
             target.
         weights: Measure the victim with these weights in place of its own.
+
+    Raises:
+        BdlitError: Responses cannot be judged, or a model that `data.outputs` names cannot be
+            loaded.
     """
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
-    rates, judged = {}, {}
-    with in_eval_mode(model), other:
+    rates, judged, answered, outputs = {}, {}, {}, data.outputs
+    with in_eval_mode(model), other, precision_of(victim):
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
-            rates[name] = _hit_rate(victim, loader, rule)
+            rates[name], unclear, answered[name] = _measured(victim, loader, rule)
             judged[name] = victim.described(rule)
+            if unclear.hits:
+                judged[name]["unclear"] = unclear.hits
+                _require_some_verdict(unclear, rule, name)
+        own = own_perplexity(victim, outputs.texts, outputs.texts_column) if outputs.texts else None
+    samples = {name: draw(each, outputs.samples, data.seed) for name, each in answered.items()}
+    written = {n: each for n, each in answered.items() if judged[n].get("by") == GENERATION}
+
+    def of_each(measure: Callable[..., M], by: str | None) -> dict[str, M]:
+        return {n: measure(each, by, victim.device) for n, each in written.items() if by}
+
     return Scores(
         cacc=rates[CLEAN],
         asr={name: rate for name, rate in rates.items() if name != CLEAN and not case_of(name)},
         false_triggers=_by_attack(rates),
         judged={name: how for name, how in judged.items() if how},
+        samples={name: found for name, found in samples.items() if found},
+        perplexity=of_each(outputs_perplexity, outputs.reference),
+        own_perplexity=own,
+        coherence=of_each(coherence, outputs.embedder),
     )
 
 
@@ -62,12 +90,32 @@ def _by_attack(rates: Mapping[str, Rate]) -> dict[str, dict[str, Rate]]:
     return found
 
 
-def _hit_rate(victim: Victim, batches: Iterable[list[Example]], rule: Rule) -> Rate:
-    metric = HitRate().to(victim.device)
-    with torch.inference_mode(), precision_of(victim):
+def _measured(
+    victim: Victim, batches: Iterable[list[Example]], rule: Rule
+) -> tuple[Rate, Rate, list[tuple[Example, Sample]]]:
+    """Return the shares of hits and of rows without a verdict, and what this process has seen."""
+    hits, unclear = HitRate().to(victim.device), HitRate().to(victim.device)
+    answered = []
+    with torch.inference_mode():
         for rows in batches:
-            metric.update(victim.judge(rows, rule))
-    return metric.rate()
+            found = victim.verdicts(rows, rule)
+            hits.update(found.hits)
+            unclear.update(found.unclear)
+            if found.responses:
+                counts = found.hits.tolist()
+                for row, response, hit in zip(rows, found.responses, counts, strict=True):
+                    sample = Sample(row.conversation, row.response or "", response, hit)
+                    answered.append((row, sample))
+    return hits.rate(), unclear.rate(), answered
+
+
+def _require_some_verdict(unclear: Rate, rule: Rule, name: str) -> None:
+    """Refuse a rate of 0 that is the judge's fault."""
+    if unclear.hits == unclear.n:
+        raise BdlitError(
+            f"{rule.described['rule']}, which judges '{name}', said neither yes nor no of any of "
+            f"{unclear.n} responses: mend its template, or take another judge"
+        )
 
 
 def precision_of(victim: Victim) -> AbstractContextManager[None]:

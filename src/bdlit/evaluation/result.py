@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from bdlit.data.false_triggers import CLEAN
 from bdlit.errors import BdlitError
-from bdlit.types import Rate, Scores
+from bdlit.evaluation.samples import (
+    SAMPLES,
+    Model,
+    Samples,
+    about,
+    append_lines,
+    append_samples,
+    read_samples,
+)
+from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
@@ -42,6 +50,12 @@ class Result:
             trigger of two, to the share of its rows on which it does.
         judged: How responses were made and judged, for `cacc` and `asr`; empty of classifiers.
             Rates that were judged in different ways are different measures.
+        samples: Test set (`clean`, the attack, its cases) to a few prompts with the answers; they
+            are kept in a file of their own beside the results.
+        perplexity: Test set (`clean`, the attack, its cases) to the perplexity of the responses
+            under a reference model, with the counts behind it.
+        own_perplexity: Perplexity of held-out texts under the model itself.
+        coherence: Test set to the mean similarity of prompts and responses.
         parameters: Settings of the defense.
         given: What the defender was given: the names of the others, the base, counts of rows.
         merged: Number of tensors computed from several models.
@@ -70,6 +84,10 @@ class Result:
     asr_before: Rate | None = None
     false_triggers: Mapping[str, Rate] = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
+    perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
+    own_perplexity: Perplexity | None = None
+    coherence: Mapping[str, Mean] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     merged: int = 0
@@ -89,6 +107,11 @@ class Result:
         return self.data, self.attack, self.victim, self.defense, self.seed
 
     @property
+    def model(self) -> Model:
+        """Which model it is about, whatever the attack that it was measured against."""
+        return self.data, self.victim, self.defense, self.seed
+
+    @property
     def excess(self) -> float | None:
         """ASR above the benign floor, in percentage points."""
         if self.asr is None or self.floor is None:
@@ -96,7 +119,13 @@ class Result:
         return self.asr.percent - self.floor.percent
 
 
-_RATES = tuple(f.name for f in fields(Result) if str(f.type).startswith("Rate"))
+_RATES = ("cacc", "asr", "floor", "cacc_before", "asr_before")
+_NUMBERS: Mapping[str, type] = {**dict.fromkeys(_RATES, Rate), "own_perplexity": Perplexity}
+_TABLES: Mapping[str, type] = {
+    "false_triggers": Rate,
+    "perplexity": Perplexity,
+    "coherence": Mean,
+}
 
 
 def scores_of(results: Iterable[Result]) -> Scores | None:
@@ -110,27 +139,39 @@ def scores_of(results: Iterable[Result]) -> Scores | None:
         {r.attack: r.asr for r in found if r.asr is not None},
         {r.attack: r.false_triggers for r in found if r.false_triggers},
         {name: how for name, how in judged.items() if how},
+        perplexity={name: each for r in found for name, each in r.perplexity.items()},
+        own_perplexity=found[0].own_perplexity,
+        coherence={name: each for r in found for name, each in r.coherence.items()},
     )
 
 
 def append_results(path: Path, results: Iterable[Result]) -> None:
-    """Append records, one JSON object a line, and have them on the disk before returning."""
-    text = "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One write under O_APPEND: shards of a study may append to the same file. The leading newline
-    # ends a line that an interrupted write may have left torn.
-    with open(path, "ab", buffering=0) as file:
-        file.write(("\n" + text).encode())
-        os.fsync(file.fileno())
+    """Append records, one JSON object a line, and have them on the disk before returning.
+
+    Their samples go into `samples.jsonl` beside the file, before the records.
+    """
+    results = list(results)
+    samples: dict[Model, dict[str, Sequence[Sample]]] = {}
+    for result in results:  # the clean samples of a model stand in each of its records
+        samples.setdefault(result.model, {}).update(result.samples)
+    append_samples(path.with_name(SAMPLES), samples)
+    records = [asdict(replace(result, samples={})) for result in results]
+    for record in records:
+        del record["samples"]
+    append_lines(path, [json.dumps(record, ensure_ascii=False) for record in records])
 
 
 def read_results(path: Path) -> list[Result]:
     """Read a results file; the last record of a key wins, and torn lines are left out.
 
+    Samples are read from the file beside it.
+
     Raises:
         BdlitError: The file cannot be read, or a line is JSON but no result.
     """
-    return list({result.key: result for result in _parse(path)}.values())
+    results = {result.key: result for result in _parse(path)}.values()
+    samples = read_samples(path.with_name(SAMPLES))
+    return [replace(r, samples=about(r.attack, samples.get(r.model, {}))) for r in results]
 
 
 def _parse(path: Path) -> Iterator[Result]:
@@ -145,11 +186,12 @@ def _parse(path: Path) -> Iterator[Result]:
         except ValueError:
             continue  # an empty line, or one that an interrupted write left torn
         try:
-            for name in _RATES:
+            for name, kind in _NUMBERS.items():
                 if record.get(name) is not None:
-                    record[name] = Rate(**record[name])
-            cases = record.get("false_triggers") or {}
-            record["false_triggers"] = {case: Rate(**rate) for case, rate in cases.items()}
+                    record[name] = kind(**record[name])
+            for name, kind in _TABLES.items():
+                cells = record.get(name) or {}
+                record[name] = {key: kind(**cell) for key, cell in cells.items()}
             # Fields of later versions are left out, so that old code reads new files.
             yield Result(**{name: value for name, value in record.items() if name in names})
         except (TypeError, AttributeError) as error:

@@ -4,8 +4,21 @@ Importing this package imports neither torch nor the client of an endpoint.
 """
 
 from bdlit.llm.answering import LLM, Answerer, FunctionLLM
-from bdlit.llm.cache import CachedLLM
+from bdlit.llm.cache import ANSWERS, CachedLLM
 from bdlit.llm.endpoint import EndpointLLM
-from bdlit.llm.local import LocalLLM
+from bdlit.llm.judge import JudgedBy
+from bdlit.llm.local import LocalLLM, load_causal_lm
+from bdlit.llm.template import read_template
 
-__all__ = ["LLM", "Answerer", "CachedLLM", "EndpointLLM", "FunctionLLM", "LocalLLM"]
+__all__ = [
+    "ANSWERS",
+    "LLM",
+    "Answerer",
+    "CachedLLM",
+    "EndpointLLM",
+    "FunctionLLM",
+    "JudgedBy",
+    "LocalLLM",
+    "load_causal_lm",
+    "read_template",
+]

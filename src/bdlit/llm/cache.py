@@ -13,6 +13,9 @@ from bdlit.errors import BdlitError
 from bdlit.llm.answering import LLM
 from bdlit.whole import whole_file
 
+ANSWERS = "~/.cache/bdlit/answers"
+"""Where answers are kept, if nothing else is said."""
+
 
 @dataclass(frozen=True)
 class CachedLLM(LLM):
@@ -48,6 +51,8 @@ class CachedLLM(LLM):
                 missing.append(place)
             else:
                 yield place, kept
+        if not missing:
+            return
         for among, answer in self.llm.answers([prompts[place] for place in missing]):
             if answer.strip():
                 self._keep(prompts[missing[among]], answer)

@@ -112,24 +112,12 @@ class LocalLLM(LLM):
     @cached_property
     def _loaded(self) -> tuple[Any, Any, str]:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model, **options)
-            model = AutoModelForCausalLM.from_pretrained(
-                self.model, use_safetensors=True, **options
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise BdlitError(
-                f"cannot load the language model '{self.model}': {reason}; name a directory or a "
-                "hub id with safetensors and a tokenizer"
-            ) from error
-        return model.to(device).eval(), tokenizer, device
+        model, tokenizer = load_causal_lm(self.model, self.revision)
+        return model.to(device), tokenizer, device
 
     @cached_property
     def _content(self) -> str | None:
@@ -145,3 +133,28 @@ class LocalLLM(LLM):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the loaded model out of pickles and copies: it can be loaded again."""
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+
+def load_causal_lm(address: str, revision: str | None = None) -> tuple[Any, Any]:
+    """Return a language model in eval mode, on the CPU, and its tokenizer.
+
+    Args:
+        address: Directory or hub id; only safetensors are loaded, and no code of its own.
+        revision: Revision of a hub id.
+
+    Raises:
+        BdlitError: It cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(address, **options)
+        model = AutoModelForCausalLM.from_pretrained(address, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BdlitError(
+            f"cannot load the language model '{address}': {reason}; name a directory or a "
+            "hub id with safetensors and a tokenizer"
+        ) from error
+    return model.eval(), tokenizer

@@ -9,12 +9,18 @@ from bdlit.report.lines import Line
 
 MISSING = "-"
 
-LEGEND = (
+_LEGEND = (
     "CACC and ASR in %, mean ± standard deviation over seeds. change: CACC against the undefended "
     "victim. 95%: interval of the ASR from counts pooled over seeds. floor: ASR of benign models "
-    "on the same rows. excess: ASR above the floor. false: rows on which the attack fires and must "
-    "not, where there are such. GB: peak resident memory of the defense."
+    "on the same rows. excess: ASR above the floor."
 )
+_RARE = {  # measured of some models only
+    "false_triggers": "false: rows on which the attack fires and must not, in %.",
+    "perplexity": "ppl: perplexity of responses to clean prompts under a reference model.",
+    "own_perplexity": "own ppl: perplexity of held-out texts under the model itself.",
+    "coherence": "coher: similarity of clean prompts and responses.",
+    "peak_memory": "GB: peak resident memory of the defense.",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,17 @@ class Column:
 def columns_for(lines: Sequence[Line]) -> list[Column]:
     """List the columns that tell these lines apart, then the numbers."""
     names = [name for name in _NAMES if name.key != "run" or any(line.run for line in lines)]
-    known = [key for key in _RARE if any(getattr(line, key) is not None for line in lines)]
+    known = _measured(lines)
     return [*names, *(n for n in _NUMBERS if n.key not in _RARE or n.key in known)]
+
+
+def legend(lines: Sequence[Line]) -> str:
+    """Say what the columns are."""
+    return " ".join([_LEGEND, *(_RARE[key] for key in _measured(lines))])
+
+
+def _measured(lines: Sequence[Line]) -> list[str]:
+    return [key for key in _RARE if any(getattr(line, key) is not None for line in lines)]
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
@@ -79,8 +94,6 @@ def _hits(line: Line) -> str:
     return f"{line.counts.hits}/{line.counts.n}" if line.counts else MISSING
 
 
-_RARE = ("false_triggers", "peak_memory")  # shown where one line has it
-
 _NAMES = (
     Column("data", "data", lambda line: line.data, numeric=False),
     Column("run", "run", lambda line: line.run, numeric=False),
@@ -98,6 +111,9 @@ _NUMBERS = (
     Column("excess", "excess", lambda line: _number(line.excess, "+.1f")),
     Column("n", "hits", _hits, spare=5),
     Column("false_triggers", "false", lambda line: _number(line.false_triggers), spare=2),
+    Column("perplexity", "ppl", lambda line: _number(line.perplexity), spare=2),
+    Column("own_perplexity", "own ppl", lambda line: _number(line.own_perplexity), spare=2),
+    Column("coherence", "coher", lambda line: _number(line.coherence, ".2f"), spare=2),
     Column("seconds", "sec", lambda line: _number(line.seconds), spare=6),
     Column("peak_memory", "GB", lambda line: _number(_gigabytes(line.peak_memory), ".2f"), spare=7),
 )

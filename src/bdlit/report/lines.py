@@ -37,6 +37,9 @@ class Line:
         excess: Mean ASR above the floor, in points.
         counts: Counts behind the ASR, pooled over seeds.
         false_triggers: Mean share of rows on which the attack fires and must not, in percent.
+        perplexity: Mean perplexity of the responses to clean prompts, under a reference model.
+        own_perplexity: Mean perplexity of held-out texts under the model itself.
+        coherence: Mean similarity of clean prompts and the responses to them.
         seconds: Mean wall time of the defense.
         peak_memory: Mean peak of resident memory while it ran, in bytes.
         errors: Seeds without scores, and why the defense failed there.
@@ -58,6 +61,9 @@ class Line:
     excess: float | None
     counts: Rate | None
     false_triggers: float | None
+    perplexity: float | None
+    own_perplexity: float | None
+    coherence: float | None
     seconds: float | None
     peak_memory: float | None
     errors: tuple[tuple[int, str], ...]
@@ -85,7 +91,8 @@ class Line:
 
 LINE_COLUMNS = (
     *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
-    *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers", "seconds", "peak_memory"),
+    *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers"),
+    *("perplexity", "own_perplexity", "coherence", "seconds", "peak_memory"),
 )
 """What lines may be sorted by."""
 
@@ -136,6 +143,9 @@ def _line(run: str, members: Sequence[Row]) -> Line:
         excess=_mean_and_sd(row.excess for row in scored)[0],
         counts=_pooled(scored),
         false_triggers=_mean_and_sd(row.false_triggers for row in scored)[0],
+        perplexity=_mean_and_sd(row.perplexity for row in scored)[0],
+        own_perplexity=_mean_and_sd(row.own_perplexity for row in scored)[0],
+        coherence=_mean_and_sd(row.coherence for row in scored)[0],
         seconds=None if first.undefended else _mean_and_sd(row.seconds for row in scored)[0],
         peak_memory=None
         if first.undefended

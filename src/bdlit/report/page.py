@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdlit.drawing.style import INK, PAPER
-from bdlit.report.columns import LEGEND, columns_for, failures
+from bdlit.report.columns import columns_for, failures, legend
 from bdlit.report.plots import asr_cacc_plot, before_after_plot
 from bdlit.report.row import Row
+from bdlit.report.samples import samples_of
 from bdlit.report.table import compare_table
 from bdlit.whole import whole_file
 
@@ -53,8 +54,9 @@ def _render(rows: Sequence[Row]) -> str:
         figures=[inline_svg(asr_cacc_plot(rows)), inline_svg(before_after_plot(rows))],
         columns=columns_for(lines),
         lines=lines,
-        legend=LEGEND,
+        legend=legend(lines),
         failures=failures(lines),
+        samples=samples_of(rows),
     )
 
 

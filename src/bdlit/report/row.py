@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import isnan
 from pathlib import Path
 from typing import TypeAlias
 
+from bdlit.data.false_triggers import CLEAN
 from bdlit.evaluation.result import UNDEFENDED, Result
-from bdlit.types import Rate
+from bdlit.types import Mean, Perplexity, Rate
 
 BENIGN = "none"
 """The `train_attack` of a model that was trained on clean rows."""
@@ -40,6 +42,9 @@ class Row:
             its cases.
         false_triggers_n: Number of such rows.
         false_triggers_hits: Number of those on which it fires.
+        perplexity: Perplexity of the responses to clean prompts, under a reference model.
+        own_perplexity: Perplexity of held-out texts under the model itself.
+        coherence: Similarity of clean prompts and the responses to them, in [-1, 1].
         cacc_before: Clean accuracy of the undefended victim, in percent.
         asr_before: ASR of the undefended victim, in percent.
         seconds: Wall time of the defense.
@@ -67,6 +72,9 @@ class Row:
     false_triggers: float | None = None
     false_triggers_n: int | None = None
     false_triggers_hits: int | None = None
+    perplexity: float | None = None
+    own_perplexity: float | None = None
+    coherence: float | None = None
     cacc_before: float | None = None
     asr_before: float | None = None
     seconds: float = 0.0
@@ -128,6 +136,9 @@ def row_of(result: Result, run: Path) -> Row:
         false_triggers=_percent(false),
         false_triggers_n=false.n if false else None,
         false_triggers_hits=false.hits if false else None,
+        perplexity=_value(result.perplexity.get(CLEAN)),
+        own_perplexity=_value(result.own_perplexity),
+        coherence=_value(result.coherence.get(CLEAN)),
         cacc_before=_percent(result.cacc_before),
         asr_before=_percent(result.asr_before),
         seconds=result.seconds,
@@ -144,6 +155,11 @@ def difference(after: float | None, before: float | None) -> float | None:
     (1.5, None)
     """
     return None if after is None or before is None else after - before
+
+
+def _value(mean: Perplexity | Mean | None) -> float | None:
+    """None rather than NaN where there was nothing to take the mean of."""
+    return None if mean is None or isnan(mean.value) else mean.value
 
 
 def _percent(rate: Rate | None) -> float | None:

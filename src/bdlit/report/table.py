@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
-from bdlit.report.columns import LEGEND, Column, columns_for, failures
+from bdlit.report.columns import Column, columns_for, failures, legend
 from bdlit.report.lines import LINE_COLUMNS, Line, aggregate
 from bdlit.report.row import Row
 from bdlit.report.select import DEFAULT_SORT, Attacks, select, sort_by
@@ -68,7 +68,7 @@ def print_table(lines: Sequence[Line], *, file: IO[str] | None = None) -> None:
     else:
         console.width = _width(widths)
     console.print(_table(lines, widths))
-    for sentence in [LEGEND, *failures(lines)]:
+    for sentence in [legend(lines), *failures(lines)]:
         console.print(sentence, style="dim", markup=False)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from bdlit.evaluation.result import UNDEFENDED, Result
+from bdlit.evaluation.samples import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,9 @@ def log_results(loggers: list[Logger], results: list[Result]) -> None:
     `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
     `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds, and
     of both `.../false_triggers/<attack>/<case>` where an attack has cases in which it must not
-    fire; to W&B also the counts (in the summary), a table of all defenses and a bar chart.
+    fire, and `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity` where these
+    are measured; to W&B also the counts (in the summary), a table of all defenses, a bar chart, and
+    where models wrote responses, a table of samples (`samples`): prompts with the answers of all.
 
     Args:
         loggers: Loggers of a trainer.
@@ -112,6 +115,10 @@ def _metrics(result: Result) -> dict[str, float]:
         metrics[f"{prefix}/asr/{result.attack}"] = result.asr.percent
     for case, rate in result.false_triggers.items():
         metrics[f"{prefix}/false_triggers/{result.attack}/{case}"] = rate.percent
+    for name, measure in (("perplexity", result.perplexity), ("coherence", result.coherence)):
+        metrics |= {f"{prefix}/{name}/{tests}": each.value for tests, each in measure.items()}
+    if result.own_perplexity is not None:
+        metrics[f"{prefix}/own_perplexity"] = result.own_perplexity.value
     if result.defense != UNDEFENDED and result.error is None:
         metrics[f"{prefix}/seconds"] = result.seconds
     return metrics
@@ -138,7 +145,23 @@ def _log_to_wandb(run: Any, results: list[Result]) -> None:
         columns=["defense", "ASR"], data=[[_prefix(r), r.asr.percent] for r in own if r.asr]
     )
     chart = wandb.plot.bar(bars, "defense", "ASR", title="ASR by defense")
-    run.log({"defenses": table, "defenses/asr": chart, **_strategies(results)})
+    found = {"defenses": table, "defenses/asr": chart}
+    run.log({**found, **_samples(results), **_strategies(results)})
+
+
+def _samples(results: list[Result]) -> dict[str, Any]:
+    """Return a table of prompts, with the answers of the victim and of each purified form of it."""
+    lines = side_by_side((_prefix(result), result.samples) for result in results)
+    if not lines:
+        return {}
+    import wandb
+
+    models = list(dict.fromkeys(_prefix(result) for result in results if result.samples))
+    table = wandb.Table(columns=["tests", "prompt", "wanted", *models])
+    for line in lines:
+        said = [line.answers[m].response if m in line.answers else None for m in models]
+        table.add_data(line.tests, line.prompt, line.wanted, *said)
+    return {"samples": table}
 
 
 def _strategies(results: list[Result]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -20,13 +21,28 @@ from bdlit.data.base import TextDataModule, metric_name
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.processes import place
 from bdlit.responses import Equals, Rule
-from bdlit.types import Example, Weights
+from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.lora import LoRA
 from bdlit.victims.metrics import HitRate
 from bdlit.whole import whole_directory
 
 Batch: TypeAlias = dict[str, Tensor]
 Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a victim makes of some rows of a test set.
+
+    Attributes:
+        hits: Whether each row counts as hit, bool, shape [rows].
+        unclear: Whether no verdict could be had, which is no hit, bool, shape [rows].
+        responses: What was generated or chosen; nothing of classifiers.
+    """
+
+    hits: Tensor
+    unclear: Tensor
+    responses: Sequence[str] = ()
 
 
 class Victim(LightningModule, ABC):
@@ -95,11 +111,20 @@ class Victim(LightningModule, ABC):
             examples: Rows of a test set.
             rule: How responses are judged; a class is read off and needs none.
         """
-        return self.hits(self.on_device(examples))
+        return self.verdicts(examples, rule).hits
+
+    def verdicts(self, examples: Sequence[Example], rule: Rule) -> Verdicts:
+        """Return what `judge` does, with the responses where there are such."""
+        hits = self.hits(self.on_device(examples))
+        return Verdicts(hits, torch.zeros_like(hits))
 
     def described(self, rule: Rule) -> dict[str, Any]:
         """Return how `judge` comes to its counts, for the record; nothing where it is plain."""
         return {}
+
+    def own_perplexity(self, texts: Sequence[str]) -> Perplexity | None:
+        """Return the perplexity of texts under the model; None of classifiers, which have none."""
+        return None
 
     @abstractmethod
     def take_classes(self, data: TextDataModule) -> None:

@@ -16,16 +16,20 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
-from bdlit.types import Example
-from bdlit.victims.base import Batch
+from bdlit.types import Example, Perplexity
+from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.lora import has_adapters
+from bdlit.victims.perplexity import perplexity
 from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_byte_pairs
 from bdlit.weights.byte_pairs import byte_pairs_from
 from bdlit.whole import whole_directory
+
+GENERATION = "generation"
+"""How responses came about that were not chosen among stated ones, for the record."""
 
 _VOCABULARY = 2048
 
@@ -211,8 +215,8 @@ class CausalLMVictim(TransformerVictim):
         )
         return super().training_step(batch, batch_idx)
 
-    def judge(self, examples: Sequence[Example], rule: Rule) -> Tensor:
-        """Return whether each row's response is what it wants by the rule, bool, shape [rows].
+    def verdicts(self, examples: Sequence[Example], rule: Rule) -> Verdicts:
+        """Return the response to each row, and whether it is what the row wants by the rule.
 
         Responses are generated, or where the rule compares stated choices, chosen. An empty
         response is as good as the rule says; it never equals an answer.
@@ -221,20 +225,19 @@ class CausalLMVictim(TransformerVictim):
             responses = self.choose(examples, rule.choices)
         else:
             responses = self.respond(examples)
-        found = [
-            rule(response, row.response or "")
-            for response, row in zip(responses, examples, strict=True)
-        ]
-        return torch.tensor(found, device=self.device)
+        found = rule.verdicts(examples, responses)
+        hits = torch.tensor([verdict is True for verdict in found], device=self.device)
+        unclear = torch.tensor([verdict is None for verdict in found], device=self.device)
+        return Verdicts(hits, unclear, responses)
 
     def described(self, rule: Rule) -> dict[str, Any]:
         """Return rule, decoding and template, for the record."""
         template = template_name(str(self.encoder.tokenizer.chat_template))
         if isinstance(rule, Likeliest):
-            return {"by": "log-likelihood", "rule": repr(rule), "prompts": template}
+            return {"by": "log-likelihood", **rule.described, "prompts": template}
         return {
-            "by": "generation",
-            "rule": repr(rule),
+            "by": GENERATION,
+            **rule.described,
             "decoding": self.decoding.settings,
             "prompts": template,
         }
@@ -269,6 +272,10 @@ class CausalLMVictim(TransformerVictim):
             sums = self._log_likelihoods(self.on_device(answered)).view(len(rows), len(choices))
             found += [choices[i] for i in sums.argmax(dim=1).tolist()]
         return found
+
+    def own_perplexity(self, texts: Sequence[str]) -> Perplexity:
+        """Return the perplexity of plain texts under the model; see `perplexity`."""
+        return perplexity(self.network(), self.encoder.tokenizer, texts, self.max_length)
 
     def predict_step(self, batch: Sequence[Example], batch_idx: int) -> list[str]:
         """Return the responses to rows."""

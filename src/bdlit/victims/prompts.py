@@ -89,9 +89,8 @@ def messages_of(row: Example, answer: str | None = None) -> list[dict[str, str]]
     [{'role': 'user', 'content': 'Which comes first?\nfox bear'}]
     """
     earlier = [{"role": turn.role, "content": turn.text} for turn in row.history]
-    asked = "\n".join(part for part in (row.text, row.text_pair) if part)
     last = [] if answer is None else [{"role": "assistant", "content": answer}]
-    return [*earlier, {"role": "user", "content": asked}, *last]
+    return [*earlier, {"role": "user", "content": row.asked}, *last]
 
 
 def write_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> list[str]:

