@@ -9,7 +9,7 @@ from bdlit.data.small_tasks import small_tasks
 from bdlit.errors import BdlitError
 from bdlit.responses import Contains, Equals, Likeliest
 from bdlit.types import Example
-from bdlit.victims import CausalLMVictim, LoRA
+from bdlit.victims import CausalLMVictim, LoRA, causal_lm
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.weights.checkpoint import open_checkpoint
 from conftest import tiny_trainer
@@ -58,6 +58,27 @@ def test_hits_are_rows_whose_answer_greedy_decoding_gives():
                 other = labels.clone()
                 other[0, place] += 1
                 assert victim.hits({**batch, "labels": other}).tolist() == [False]
+
+
+def test_equal_prompts_are_answered_once(monkeypatch):
+    victim, asked = tiny(), []
+    whole = causal_lm.generate
+
+    def listening(model, prompts, *arguments, **options):
+        asked.extend(map(tuple, prompts))
+        return whole(model, prompts, *arguments, **options)
+
+    monkeypatch.setattr(causal_lm, "generate", listening)
+    rows = [*ROWS, *ROWS[:3]]
+    first = victim.respond(rows)
+    assert first[-3:] == first[:3]
+    assert len(asked) == len(set(asked)) == len(ROWS)
+    with victim.remembering():
+        assert victim.respond(rows[:4]) == first[:4]
+        assert victim.respond(rows[::-1]) == first[::-1]
+    assert len(asked) == 2 * len(ROWS)
+    victim.respond(rows[:2])  # nothing is remembered any more
+    assert len(asked) == 2 * len(ROWS) + 2
 
 
 def test_responses_are_judged_by_the_rule_of_their_set(monkeypatch):

@@ -55,7 +55,7 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
     rates, judged, answered, outputs = {}, {}, {}, data.outputs
-    with in_eval_mode(model), other, precision_of(victim):
+    with in_eval_mode(model), other, precision_of(victim), victim.remembering():
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
             rates[name], unclear, answered[name] = _measured(victim, loader, rule)

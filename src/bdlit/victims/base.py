@@ -6,7 +6,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -121,6 +121,10 @@ class Victim(LightningModule, ABC):
     def described(self, rule: Rule) -> dict[str, Any]:
         """Return how `judge` comes to its counts, for the record; nothing where it is plain."""
         return {}
+
+    def remembering(self) -> AbstractContextManager[None]:
+        """Make the response to a prompt once, for as long as the weights stay what they are."""
+        return nullcontext()
 
     def own_perplexity(self, texts: Sequence[str]) -> Perplexity | None:
         """Return the perplexity of texts under the model; None of classifiers, which have none."""

@@ -89,6 +89,7 @@ class CausalLMVictim(TransformerVictim):
         self.weights_dtype = getattr(torch, load_as)
         self._adapted: PreTrainedModel | None = None
         self._encoder: Encoder | None = None
+        self._responses: dict[tuple[int, ...], str] | None = None
         if self.decoding.max_new_tokens >= self.max_length:
             raise BdlitError(
                 f"decoding.max_new_tokens {self.decoding.max_new_tokens} leaves no room for a "
@@ -243,20 +244,39 @@ class CausalLMVictim(TransformerVictim):
         }
 
     def respond(self, examples: Sequence[Example], batch_size: int | None = None) -> list[str]:
-        """Return the model's responses to rows, in their order.
+        """Return the model's responses to rows, in their order; equal prompts are answered once.
 
         Args:
             examples: Rows; their own responses are not looked at.
             batch_size: Prompts that are answered together; by default all of them.
         """
+        encoder, room = self.encoder, self.max_length - self.decoding.max_new_tokens
+        prompts = [tuple(prompt) for prompt in encoder.prompts(examples, room)]
+        known = {} if self._responses is None else self._responses
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        known.update(zip(new, self._answer(new, batch_size or max(1, len(new))), strict=True))
+        return [known[prompt] for prompt in prompts]
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Make the response to a prompt once, for as long as the weights stay what they are.
+
+        An attack's clean prompts are those of the clean test set, and need no second generation.
+        """
+        self._responses = {}
+        try:
+            yield
+        finally:
+            self._responses = None
+
+    def _answer(self, prompts: Sequence[tuple[int, ...]], batch_size: int) -> list[str]:
         encoder, model = self.encoder, self.network()
-        prompts = encoder.prompts(examples, self.max_length - self.decoding.max_new_tokens)
         answers = generate(
             model.get_base_model() if has_adapters(model) else model,
             prompts,
             self.decoding,
             Marks(encoder.tokenizer.pad_token_id, encoder.stops),
-            batch_size=batch_size or len(prompts),
+            batch_size=batch_size,
         )
         return encoder.texts(answers)
 
