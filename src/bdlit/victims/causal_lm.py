@@ -254,7 +254,8 @@ class CausalLMVictim(TransformerVictim):
         prompts = [tuple(prompt) for prompt in encoder.prompts(examples, room)]
         known = {} if self._responses is None else self._responses
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        known.update(zip(new, self._answer(new, batch_size or max(1, len(new))), strict=True))
+        if new:
+            known.update(zip(new, self._answer(new, batch_size or len(new)), strict=True))
         return [known[prompt] for prompt in prompts]
 
     @contextmanager
