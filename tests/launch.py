@@ -50,7 +50,7 @@ class Running:
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGINT)
 
-    def answer(self, timeout: float = 600) -> Answer:
+    def answer(self, timeout: float = 1200) -> Answer:
         """Wait for the end."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, f"still running after {timeout} s"

@@ -199,7 +199,7 @@ def test_two_processes_find_the_numbers_of_one(tiny_start, benign, tmp_path):
         [sys.executable, ddp_fit.__file__, tiny_start, benign, tmp_path / "2", "2"],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert answer.returncode == 0, answer.stderr
     printed = [json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("1", "2")]

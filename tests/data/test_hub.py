@@ -93,7 +93,7 @@ def run(script, endpoint, home, *calls, **environment):
         env={**hub_environment(endpoint, home), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr

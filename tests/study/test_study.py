@@ -121,7 +121,7 @@ def test_interrupted_in_a_fit_it_ends_in_the_same_table(finished, tmp_path):
     config, out = written(tmp_path), tmp_path / "out"
     arguments = ["study", "--config", str(config), "--out", str(out)]
     study = launch(*arguments)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 1200
     while not (out / "models/badnet-seed0/checkpoints/last.ckpt").exists():
         assert study.process.is_alive(), study.answer()
         assert time.monotonic() < deadline, "the study has not got that far"
