@@ -71,46 +71,32 @@ class Fisher(Defense):
             BdlitError: There is no other model, one does not fit the suspect, or there are no
                 clean rows.
         """
-        from bdlit.defenses.information import drawn_by_default
-
-        draws = drawn_by_default(victim) if self.draws is None else self.draws
-        information = [
-            self._information(victim, clean, model, draws, archive) for model in (suspect, *others)
-        ]
-        merge = partial(_merge, information=information, floor=self.floor, normalise=self.normalise)
-        names = tuple(self.head_names)
-        defended = merge_around_head(suspect, others, merge, head=self.head, head_names=names)
-        return replace(defended, notes={**defended.notes, "clean_rows": len(clean), "draws": draws})
-
-    def _information(
-        self,
-        victim: Any,
-        clean: Sequence[Example],
-        model: Weights,
-        draws: int | None,
-        archive: Path | None,
-    ) -> Weights:
         from bdlit.defenses.archive import kept
         from bdlit.defenses.information import (
             architecture_hash,
+            drawn_by_default,
             fisher_information,
             tokens_hash,
         )
 
-        made_of = {
-            "model": weights.fingerprint(model),
+        draws = drawn_by_default(victim) if self.draws is None else self.draws
+        about = {
             "architecture": architecture_hash(victim),
             "rows": tokens_hash(victim, clean),
             "draws": draws,
             "seed": self.seed if draws else None,
         }
-        found, _ = kept(
-            archive,
-            "fisher",
-            made_of,
-            lambda: fisher_information(victim, clean, model, draws=draws, seed=self.seed),
-        )
-        return found
+
+        def information_of(model: Weights) -> Weights:
+            made_of = {"model": weights.fingerprint(model), **about}
+            make = partial(fisher_information, victim, clean, model, draws=draws, seed=self.seed)
+            return kept(archive, "fisher", made_of, make)[0]
+
+        information = [information_of(model) for model in (suspect, *others)]
+        merge = partial(_merge, information=information, floor=self.floor, normalise=self.normalise)
+        names = tuple(self.head_names)
+        defended = merge_around_head(suspect, others, merge, head=self.head, head_names=names)
+        return replace(defended, notes={**defended.notes, "clean_rows": len(clean), "draws": draws})
 
 
 def _merge(models: Sequence[Weights], *, information: Sequence[Weights], **options: Any) -> Any:

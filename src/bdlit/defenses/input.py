@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense
 from bdlit.llm import Answerer
-from bdlit.types import NO_CLASS, Example, Weights
+from bdlit.types import NO_CLASS, Example, Scores, Weights
 
 if TYPE_CHECKING:
     from bdlit.evaluation.evaluate import NamedTests
@@ -50,7 +49,13 @@ class InputDefense(Defense):
 
     def apply(self, suspect: Weights, *, victim: Any) -> Defended:
         """Return the suspect as it is, together with this defense of what goes into it."""
-        return Defended(weights=suspect, merged=[], copied=list(suspect), inputs=self)
+        return Defended(
+            weights=suspect,
+            merged=[],
+            copied=list(suspect),
+            notes={"inputs": {"defense": self.name}},
+            inputs=self,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,9 @@ class Guarded(Defense):
     def apply(self, suspect: Weights, **given: Any) -> Defended:
         """Return the purified model, together with the defense of its inputs."""
         own = {name: value for name, value in given.items() if name in self.model.uses}
-        return replace(self.model.apply(suspect, **own), inputs=self.inputs)
+        found = self.model.apply(suspect, **own)
+        notes = {**found.notes, "inputs": {"defense": self.inputs.name}}
+        return replace(found, notes=notes, inputs=self.inputs)
 
 
 class CleanedTests:
@@ -121,11 +128,30 @@ class CleanedTests:
     def _rows(self, batches: Iterable[list[Example]]) -> Iterator[list[Example]]:
         for rows in batches:
             found = self._defense.clean(rows, victim=self._ask)
-            counts = {k: v for k, v in found.notes.items() if isinstance(v, int)}
-            sums = Counter({k: v for k, v in self.notes.items() if k in counts})
-            sums.update(counts)
-            self.notes = {**self.notes, **found.notes, **sums}
+            for name, said in found.notes.items():
+                counted = isinstance(said, int)
+                self.notes[name] = self.notes.get(name, 0) + said if counted else said
             yield found.rows
+
+
+def evaluate_cleaned(
+    victim: Victim,
+    data: NamedTests,
+    inputs: InputDefense | None,
+    weights: Weights | None = None,
+) -> tuple[Scores, dict[str, Any]]:
+    """Measure a model whose inputs are cleaned, if they are; see `bdlit.evaluation.evaluate`.
+
+    Returns:
+        The scores, and notes of what the defense of the inputs had to say.
+    """
+    from bdlit.evaluation.evaluate import evaluate
+
+    if inputs is None:
+        return evaluate(victim, data, weights), {}
+    tests = CleanedTests(data, inputs, victim)
+    scores = evaluate(victim, tests, weights)
+    return scores, {"inputs": {"defense": inputs.name, **tests.notes}}
 
 
 def answerer(victim: Victim) -> Answerer | None:

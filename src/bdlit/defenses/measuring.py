@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from bdlit.attacks.base import Attack
 from bdlit.data.base import TextDataModule
-from bdlit.defenses.input import CleanedTests, InputDefense
+from bdlit.defenses.input import InputDefense, evaluate_cleaned
 from bdlit.errors import BdlitError
-from bdlit.evaluation.evaluate import evaluate
 from bdlit.types import Scores
 from bdlit.victims.base import Victim
 from bdlit.victims.causal_lm import CausalLMVictim
@@ -19,7 +18,7 @@ from bdlit.victims.generation import Decoding
 from bdlit.weights.checkpoint import open_checkpoint
 from bdlit.weights.labels import compare_labels
 
-Measured: TypeAlias = tuple[Scores, Mapping[str, Any]]
+Measured: TypeAlias = tuple[Scores, dict[str, Any]]
 
 
 class Measure:
@@ -89,11 +88,7 @@ class Measure:
 
     def __call__(self, folder: Path, inputs: InputDefense | None = None) -> Measured:
         """Return CACC and ASR of a saved model, and what a defense of its inputs had to say."""
-        victim = self.victim(folder)
-        if inputs is None:
-            return evaluate(victim, self.data), {}
-        tests = CleanedTests(self.data, inputs, victim)
-        return evaluate(victim, tests), tests.notes
+        return evaluate_cleaned(self.victim(folder), self.data, inputs)
 
     def _require_same_classes(self, folder: Path) -> None:
         theirs = open_checkpoint(folder).labels

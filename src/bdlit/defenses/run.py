@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bdlit.data.base import NO_ATTACK
 from bdlit.data.false_triggers import CLEAN
 from bdlit.defenses.base import Defended, run_defense, settings_of
-from bdlit.defenses.input import CleanedTests, InputDefense
+from bdlit.defenses.input import evaluate_cleaned
 from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
 from bdlit.errors import BdlitError
@@ -129,7 +129,7 @@ def purify(
     weights = dict(defended.weights)  # a lazy merge is computed here
     seconds, peak = time.perf_counter() - start, peak_memory()
     _require_finite(weights, job.name)
-    scores, said = _measured(victim, data, weights, defended.inputs)
+    scores, said = evaluate_cleaned(victim, data, defended.inputs, weights)
     details = {
         "parameters": settings_of(job.defense),
         "given": dict(job.given),
@@ -151,19 +151,6 @@ def purify(
             origin = provenance(job, defended, suspect, scores, details)
             save_purified(victim, save_to, origin, defended.files)
     return results
-
-
-def _measured(
-    victim: Victim, data: NamedTests, weights: Weights, inputs: InputDefense | None
-) -> tuple[Scores, dict[str, Any]]:
-    """Return the scores of weights, and what a defense of their inputs had to say."""
-    from bdlit.evaluation.evaluate import evaluate
-
-    if inputs is None:
-        return evaluate(victim, data, weights), {}
-    tests = CleanedTests(data, inputs, victim)
-    scores = evaluate(victim, tests, weights)
-    return scores, {"inputs": {"defense": inputs.name, **tests.notes}}
 
 
 def save_purified(

@@ -142,8 +142,7 @@ def purify_saved(
         if writing.check is not None:
             writing.check(part)
         scores, said = writing.measure(part, defended.inputs) if writing.measure else (None, {})
-        if defended.inputs is not None:
-            origin["notes"]["inputs"] = {"defense": defended.inputs.name, **said}
+        origin["notes"] |= said
         _describe(part, origin, writing.before, scores)
     return origin
 

@@ -17,6 +17,7 @@ from bdlit.evaluation.samples import (
     about,
     append_lines,
     append_samples,
+    read_lines,
     read_samples,
 )
 from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
@@ -175,16 +176,8 @@ def read_results(path: Path) -> list[Result]:
 
 
 def _parse(path: Path) -> Iterator[Result]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise BdlitError(f"cannot read results from {path}: {error.strerror}") from error
     names = {f.name for f in fields(Result)}
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # an empty line, or one that an interrupted write left torn
+    for number, record in read_lines(path, "results"):
         try:
             for name, kind in _NUMBERS.items():
                 if record.get(name) is not None:

@@ -100,6 +100,28 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
         os.fsync(file.fileno())
 
 
+def read_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
+    """Yield the number and the content of each whole line of such a file.
+
+    Args:
+        path: The file.
+        what: What its lines are, for the error.
+
+    Raises:
+        BdlitError: The file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise BdlitError(f"cannot read {what} from {path}: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # an empty line, or one that an interrupted write left torn
+        yield number, record
+
+
 def read_samples(path: Path) -> dict[Model, dict[str, tuple[Sample, ...]]]:
     """Read a file of samples; of one model and prompt, the last answer wins.
 
@@ -117,15 +139,7 @@ def read_samples(path: Path) -> dict[Model, dict[str, tuple[Sample, ...]]]:
 
 
 def _parse(path: Path) -> Iterator[tuple[Model, str, Sample]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise BdlitError(f"cannot read samples from {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue  # an empty line, or one that an interrupted write left torn
+    for number, record in read_lines(path, "samples"):
         try:
             model = (record["data"], record["victim"], record["defense"], record["seed"])
             names = ("prompt", "wanted", "response", "counts")
