@@ -147,6 +147,7 @@ class DefenseCallback(Callback):
                         perplexity={},
                         own_perplexity=None,
                         coherence={},
+                        tasks={},
                         error=str(error),
                     )
                     for result in record(subject, before)

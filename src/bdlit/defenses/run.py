@@ -79,6 +79,7 @@ def record(
             perplexity=about(attack, scores.perplexity),
             own_perplexity=scores.own_perplexity,
             coherence=about(attack, scores.coherence),
+            tasks=scores.tasks,
             config=subject.config,
             **{**circumstances(), **more},
         )
