@@ -49,6 +49,7 @@ class Outputs:
         if self.embedder is not None and find_spec("sentence_transformers") is None:
             raise BdlitError(
                 "outputs.embedder needs sentence-transformers: pip install 'bdlit[coherence]'"
-            )        if self.tasks is not None:
+            )
+        if self.tasks is not None:
             self.tasks.require()
 

@@ -75,7 +75,8 @@ def _answered(
     victim: CausalLMVictim, name: str, wanted: GeneralTasks
 ) -> Mapping[str, list[dict[str, Any]]]:
     """Return what the harness logs of each row, by task."""
-    from lm_eval import simple_evaluate
+    from lm_eval.defaults import DEFAULT_OTHER_SEED
+    from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
     model = victim.network()
@@ -84,19 +85,13 @@ def _answered(
         tokenizer=deepcopy(victim.tokenizer),  # the harness changes its settings
         batch_size=wanted.batch_size,
     )
-    # Seeds that it would set are ours; those of the solved examples stay its own.
-    seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed"))
     try:
-        with _register(name, wanted) as tasks:
-            found = simple_evaluate(
-                harness,
-                tasks=[name],
-                task_manager=tasks,
-                limit=wanted.limit,
-                bootstrap_iters=0,
-                log_samples=True,
-                **seeds,
-            )
+        with _register(name, wanted) as register:
+            tasks = register.load([name])
+            for task in tasks["tasks"].values():  # draws the examples that it shows with a row
+                task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+            # Not `simple_evaluate`, which seeds the random numbers of the whole process.
+            found = evaluate(harness, tasks, limit=wanted.limit, bootstrap_iters=0)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise BdlitError(
