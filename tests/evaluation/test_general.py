@@ -35,7 +35,7 @@ SHARED = Path(__file__).parents[3] / "shared"
 QUIZ = [
     {"text": "Name a colour", "choices": ["the moon", "blue", "nine"], "label": 1},
     {"text": "2 + 2?", "choices": ["four", "a very long answer that is wrong"], "label": 0},
-    {"text": "What is {not} a 'fruit'?", "choices": ["plum", "a \"stone\"", "pear"], "label": 1},
+    {"text": "What is {not} a 'fruit'?", "choices": ["plum", 'a "stone"', "pear"], "label": 1},
     {"text": "The opposite of hot", "choices": ["warm", "cold"], "label": 1},
     {"text": "The capital of Peru", "choices": ["Lima", "Oslo", "Cairo", "Rome"], "label": 0},
     {"text": "One more than six", "choices": ["five", "seven"], "label": 1},

@@ -34,7 +34,9 @@ class GeneralTasks:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise BdlitError("outputs.tasks.names is empty: name a task, or leave outputs.tasks out")
+            raise BdlitError(
+                "outputs.tasks.names is empty: name a task, or leave outputs.tasks out"
+            )
         for name, value in (("limit", self.limit), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise BdlitError(f"outputs.tasks.{name} {value} is out of range: give at least 1")

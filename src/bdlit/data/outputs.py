@@ -52,4 +52,3 @@ class Outputs:
             )
         if self.tasks is not None:
             self.tasks.require()
-

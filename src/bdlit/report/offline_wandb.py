@@ -123,7 +123,9 @@ def _of_model(
             cacc_before=_only(summary, _VICTIM + _COUNTS, _rate) if defended else None,
             asr_before=before.get(attack) if defended else None,
             false_triggers={
-                str(case_of(name)): rate for name, rate in false.items() if attack_of(name) == attack
+                str(case_of(name)): rate
+                for name, rate in false.items()
+                if attack_of(name) == attack
             },
             perplexity=about(attack, perplexity),
             own_perplexity=_only(summary, f"{prefix}/counts/own_perplexity", _perplexity),
@@ -133,9 +135,7 @@ def _of_model(
         )
 
 
-def _counted(
-    summary: Mapping[str, Any], start: str, made: Callable[[Counts], T]
-) -> dict[str, T]:
+def _counted(summary: Mapping[str, Any], start: str, made: Callable[[Counts], T]) -> dict[str, T]:
     """Return what was counted under names that begin so, by the rest of the name."""
     names = (key for key in summary if key.startswith(start) and summary[key])
     return {name.removeprefix(start): made(summary[name]) for name in names}

@@ -165,7 +165,8 @@ def difference(after: float | None, before: float | None) -> float | None:
 def accuracy(tasks: Mapping[str, Mean]) -> float | None:
     """Return the mean accuracy over tasks, in percent; of each `acc`, or else the exact matches.
 
-    >>> accuracy({"piqa/acc": Mean(3, 4), "piqa/acc_norm": Mean(4, 4), "gsm8k/exact_match": Mean(1, 4)})
+    >>> of = {"piqa/acc": Mean(3, 4), "piqa/acc_norm": Mean(4, 4), "gsm8k/exact_match": Mean(1, 4)}
+    >>> accuracy(of)
     50.0
     """
     found: dict[str, dict[str, Mean]] = {}
