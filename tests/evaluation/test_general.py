@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -153,21 +154,37 @@ def test_limits_and_processes_share_the_work_out(folder, monkeypatch):
 
 @needs_harness
 def test_what_cannot_be_measured_is_told_before_a_fit(folder):
-    missing = GeneralTasks(names=("quiz", "riddles"), folder=str(folder))
-    with pytest.raises(BdlitError, match=r"riddles.jsonl is no file; put a local copy"):
-        demo(test_size=4, outputs=Outputs(tasks=missing))
+    for name, lines, why in (
+        ("riddles", None, "riddles.jsonl is no file; put a local copy"),
+        (
+            "quiz",
+            [QUIZ[0], {"text": "Why?"}],
+            "quiz.jsonl, row 2 is no question: give it `text`, a",
+        ),
+        ("quiz", [{**QUIZ[0], "label": 3}], "row 1 is no question"),
+        ("winogrande", [QUIZ[0]], "row 1 is no question: give it `text` with a gap `_`"),
+    ):
+        if lines is not None:
+            (folder / f"{name}.jsonl").write_text(
+                "".join(json.dumps(each) + "\n" for each in lines)
+            )
+        wanted = GeneralTasks(names=(name,), folder=str(folder))
+        with pytest.raises(BdlitError, match=re.escape(why)):
+            demo(test_size=4, outputs=Outputs(tasks=wanted))
     with pytest.raises(BdlitError, match="no task 'arc_esy': did you mean 'arc_easy'"):
         demo(test_size=4, outputs=Outputs(tasks=GeneralTasks(names=("arc_esy",))))
 
 
 @needs_harness
-def test_rows_that_are_not_there_are_told_in_one_line(folder):
-    (folder / "quiz.jsonl").write_text('{"text": "Name a colour"}\n')
-    here = GeneralTasks(names=("quiz",), folder=str(folder))
-    hub = GeneralTasks(names=("piqa",))  # the tests have no hub
-    for wanted in (here, hub):
-        with pytest.raises(BdlitError, match="lm-evaluation-harness cannot measure") as told:
-            general_tasks(tiny(), wanted)
+def test_what_the_harness_cannot_do_is_told_in_one_line(folder):
+    long = {"text": "How long?", "choices": ["very " * 200, "not"], "label": 0}
+    (folder / "long.jsonl").write_text(json.dumps(long))
+    for name, where, why in (
+        ("long", str(folder), "a row is empty, or longer than the model's context"),
+        ("piqa", None, ""),  # the tests have no hub
+    ):
+        with pytest.raises(BdlitError, match=f"harness cannot measure '{name}': .*{why}") as told:
+            general_tasks(tiny(), GeneralTasks(names=(name,), folder=where))
         assert "\n" not in str(told.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bdlit.errors import BdlitError
+from bdlit.rows import read_rows
+
+_WINOGRANDE = "winogrande"  # the one task whose choices fill a gap in the text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +24,9 @@ class GeneralTasks:
         names: Names of tasks or groups of tasks, as `lm-eval ls tasks` lists them; of local
             copies, the names of their files.
         folder: Folder of local copies, for machines without the hub: `<name>.jsonl` for each
-            task, with `text`, `choices` and `label`, the place of the right choice. They are asked
-            as the harness asks WinoGrande, where that is the name, and else as it asks ARC and
-            PIQA. By default the harness gets its own data from the hub.
+            task, with `text`, `choices` and `label`, the place of the right choice from 0. They
+            are asked as the harness asks WinoGrande, where that is the name, and else as it asks
+            ARC and PIQA. By default the harness gets its own data from the hub.
         limit: How many rows of each task are looked at, its first ones; by default all.
         batch_size: Rows that are answered together.
     """
@@ -45,26 +49,18 @@ class GeneralTasks:
         """Refuse what could not be measured, before hours of training and not after.
 
         Raises:
-            BdlitError: The harness is not installed, or has no such task; a local copy is missing.
+            BdlitError: The harness is not installed, or has no such task, or a local copy is
+                missing or malformed.
         """
         if find_spec("lm_eval") is None:
             raise BdlitError(
                 "outputs.tasks needs lm-evaluation-harness: pip install 'bdlit[lm-eval]'"
             )
         for name in self.names:
-            if self.folder is not None:
-                if not self.local(name).is_file():
-                    raise BdlitError(
-                        f"outputs.tasks: {self.local(name)} is no file; put a local copy of the "
-                        "task there, or leave outputs.tasks.folder out to get it from the hub"
-                    )
-            elif name not in (known := known_tasks().all_tasks):
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean '{near[0]}'? " if near else ""
-                raise BdlitError(
-                    f"outputs.tasks: lm-evaluation-harness has no task '{name}': {hint}"
-                    "`lm-eval ls tasks` lists them all"
-                )
+            if self.folder is None:
+                _require_known(name)
+            else:
+                _require_questions(name, self.local(name))
 
     def local(self, name: str) -> Path:
         """Return the file of the local copy of a task."""
@@ -77,3 +73,36 @@ def known_tasks() -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
+
+
+def _require_known(name: str) -> None:
+    known = known_tasks().all_tasks
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise BdlitError(
+            f"outputs.tasks: lm-evaluation-harness has no task '{name}': {hint}"
+            "`lm-eval ls tasks` lists them all"
+        )
+
+
+def _require_questions(name: str, file: Path) -> None:
+    if not file.is_file():
+        raise BdlitError(
+            f"outputs.tasks: {file} is no file; put a local copy of the task there, or leave "
+            "outputs.tasks.folder out to get it from the hub"
+        )
+    gap = "_" if name == _WINOGRANDE else ""
+    for number, row in enumerate(read_rows(file), 1):
+        if not _is_question(row, gap):
+            wanted = f"`text` with a gap `{gap}`" if gap else "`text`"
+            raise BdlitError(
+                f"outputs.tasks: {file}, row {number} is no question: give it {wanted}, a list "
+                "`choices`, and the place of the right one among them as `label`, from 0"
+            )
+
+
+def _is_question(row: Mapping[str, Any], gap: str) -> bool:
+    text, choices, label = (row.get(name) for name in ("text", "choices", "label"))
+    asked = isinstance(text, str) and gap in text
+    return asked and isinstance(choices, list) and label in range(len(choices))

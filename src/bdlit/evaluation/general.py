@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -79,6 +80,7 @@ def _answered(
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is not its own
     model = victim.network()
     harness = HFLM(
         pretrained=model.get_base_model() if has_adapters(model) else model,
@@ -92,8 +94,9 @@ def _answered(
                 task.set_fewshot_seed(DEFAULT_OTHER_SEED)
             # Not `simple_evaluate`, which seeds the random numbers of the whole process.
             found = evaluate(harness, tasks, limit=wanted.limit, bootstrap_iters=0)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except (OSError, ValueError, AssertionError) as error:
+        silent = "a row is empty, or longer than the model's context"  # it asserts as much
+        reason = str(error).strip().partition("\n")[0] or silent
         raise BdlitError(
             f"outputs.tasks: lm-evaluation-harness cannot measure '{name}': {reason}; mend its rows"
             ", or without the hub give a folder of local copies as outputs.tasks.folder"
