@@ -96,7 +96,7 @@ def theirs(options, data, *, full_length):
             per_device_train_batch_size=options.batch_size,
             learning_rate=2e-5,
             bf16=options.bf16,
-            use_cpu=options.cpu,
+            use_cpu=options.cpu or not torch.cuda.is_available(),
             report_to=[],
             save_strategy="no",
             disable_tqdm=True,

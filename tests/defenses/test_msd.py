@@ -1,10 +1,14 @@
 """MSD as a defense: what it mixes, how it chooses, its files, and what it refuses."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import MSD, Resources, run_defense
 from bdlit.errors import BdlitError
@@ -199,3 +203,22 @@ def test_it_leaves_its_inputs_alone(given, table):
     with swapped(victim, model_weights(victim)):
         purify(replace(SHORT, table=table), given)
     assert [fingerprint(model_weights(victim)), fingerprint(given.others[0])] == before
+
+
+def test_a_saved_suspect_is_purified_by_command(
+    given, defended, table, tiny_start, tmp_path, capsys
+):
+    other = shutil.copytree(tiny_start, tmp_path / "other")
+    save_file(given.others[0], other / "model.safetensors", {"format": "pt"})
+    settings = {"least_rows": 4, "most_rows": 6, "dummy_tokens": 5, "dummy_steps": 4}
+    msd = {"class_path": "MSD", "init_args": {**settings, "table": table}}
+    command = [
+        *("defend", "--suspect", str(tiny_start), "--others", f"[{other}]"),
+        *("--defense", json.dumps(msd), "--out", str(tmp_path / "out"), "--max_length=64"),
+        *("--data=DemoReviews", "--data.train_size=60", "--data.validation_size=0"),
+        *("--data.test_size=10", "--data.clean_pool_size=30"),
+    ]
+    assert main(command) == 0, capsys.readouterr().err
+    saved = open_weights(tmp_path / "out" / "MSD")
+    assert fingerprint(saved) == fingerprint(defended.weights)
+    assert load_table(tmp_path / "out" / "MSD" / "table.yaml").rows == load_table(table).rows

@@ -23,7 +23,7 @@ from bdlit.defenses.relatives import (
     open_relative,
     require_clean_rows,
 )
-from bdlit.defenses.run import Subject, purify, record
+from bdlit.defenses.run import Subject, purify, record, record_failure
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.evaluation.result import UNDEFENDED, Result, append_results
@@ -136,22 +136,7 @@ class DefenseCallback(Callback):
                 found = purify(victim, data, job, subject, before=before, save_to=save_to)
             except BdlitError as error:
                 # One method that fails must not take the results of the others with it.
-                found = [
-                    replace(
-                        result,
-                        defense=name,
-                        cacc=None,
-                        asr=None,
-                        false_triggers={},
-                        samples={},
-                        perplexity={},
-                        own_perplexity=None,
-                        coherence={},
-                        tasks={},
-                        error=str(error),
-                    )
-                    for result in record(subject, before)
-                ]
+                found = record_failure(subject, before, defense=name, error=str(error))
             _tell(found)
             results += found
             _wait_for_all()

@@ -56,23 +56,13 @@ def record(
     **more: Any,
 ) -> list[Result]:
     """Return one result per evaluation attack of a measured model, or one if there is none."""
-    from bdlit.evaluation.environment import circumstances
-
     before = before or scores
     measured: Mapping[str, Rate | None] = scores.asr or {NO_ATTACK: None}
     return [
         Result(
-            data=subject.data,
-            attack=attack,
-            victim=subject.victim,
             defense=defense,
-            seed=subject.seed,
-            train_attack=subject.train_attack,
             cacc=scores.cacc,
             asr=asr,
-            floor=subject.floor.get(attack),
-            cacc_before=before.cacc,
-            asr_before=before.asr.get(attack),
             false_triggers=scores.false_triggers.get(attack, {}),
             judged=_judged(scores, attack),
             samples=about(attack, scores.samples),
@@ -80,11 +70,36 @@ def record(
             own_perplexity=scores.own_perplexity,
             coherence=about(attack, scores.coherence),
             tasks=scores.tasks,
-            config=subject.config,
-            **{**circumstances(), **more},
+            **{**_beforehand(subject, before, attack), **more},
         )
         for attack, asr in measured.items()
     ]
+
+
+def record_failure(subject: Subject, before: Scores, *, defense: str, error: str) -> list[Result]:
+    """Return the results of a defense that failed: what was known before it, and why."""
+    return [
+        Result(defense=defense, error=error, **_beforehand(subject, before, attack))
+        for attack in before.asr or [NO_ATTACK]
+    ]
+
+
+def _beforehand(subject: Subject, before: Scores, attack: str) -> dict[str, Any]:
+    """Return what a record says that no defense has a part in."""
+    from bdlit.evaluation.environment import circumstances
+
+    return {
+        "data": subject.data,
+        "attack": attack,
+        "victim": subject.victim,
+        "seed": subject.seed,
+        "train_attack": subject.train_attack,
+        "floor": subject.floor.get(attack),
+        "cacc_before": before.cacc,
+        "asr_before": before.asr.get(attack),
+        "config": subject.config,
+        **circumstances(),
+    }
 
 
 def _judged(scores: Scores, attack: str) -> dict[str, Any]:
