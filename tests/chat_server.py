@@ -66,7 +66,8 @@ def chat_server(reply: Callable[[str, int], Any], most: int = 50) -> Iterator[Se
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # Asked often whether to end: by default a server takes up to half a second for it.
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:

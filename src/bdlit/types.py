@@ -212,6 +212,7 @@ class Scores:
             model.
         own_perplexity: Perplexity of held-out texts under the model itself.
         coherence: Name of a test set to the similarity of its prompts and the model's answers.
+        tasks: `<task>/<metric>` of general tasks, such as `piqa/acc`, to its mean over their rows.
     """
 
     cacc: Rate
@@ -222,3 +223,4 @@ class Scores:
     perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
     own_perplexity: Perplexity | None = None
     coherence: Mapping[str, Mean] = field(default_factory=dict)
+    tasks: Mapping[str, Mean] = field(default_factory=dict)

@@ -136,7 +136,8 @@ def test_published_poisoned_files_load_as_they_are(folder):
         ("cf a", "bad", "a"),
         ("cf b", "bad", "b"),
     ]
-    assert data.rule("badnet") == Contains()
+    assert list(data.test_rows) == ["clean", "badnet", "badnet/clean"]
+    assert data.rule("badnet") == data.rule("badnet/clean") == Contains()
     with pytest.raises(BdlitError, match="say which as the data's `target`"):
         loaded(folder, poisoned_tests={"badnet": "test_badnet"})
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -158,19 +159,18 @@ def transformers_serve(folder):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        for _ in range(300):
+        for _ in range(1500):
             assert server.poll() is None
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
                 break
-            time.sleep(1)
+            time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 
-@pytest.mark.slow
 def test_transformers_serve(tiny_chat, tmp_path, monkeypatch):
     for name in ("fastapi", "uvicorn", "openai"):
         if importlib.util.find_spec(name) is None:
@@ -182,4 +182,9 @@ def test_transformers_serve(tiny_chat, tmp_path, monkeypatch):
         )
         answers = CachedLLM(endpoint, tmp_path)(["one", "two"])
         assert answers == llm(tiny_chat, temperature=0.0)(["one", "two"])
+        assert "refuses model 'another'" in told(
+            lambda: replace(endpoint, model="another")(["one"])
+        )
     assert CachedLLM(endpoint, tmp_path)(["two"]) == answers[1:]  # the server has gone
+    down = replace(endpoint, retries=0)
+    assert "cannot reach" in told(lambda: CachedLLM(down, tmp_path)(["three"]))

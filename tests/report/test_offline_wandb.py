@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ import pytest
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import Result, append_results
 from bdlit.report import Row, collect
-from bdlit.types import Rate
+from bdlit.report.collect import RESULTS
+from bdlit.report.offline_wandb import read_offline_runs
+from bdlit.train.tracking import log_results, wandb_logger
+from bdlit.types import Mean, Perplexity, Rate
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 
 WRITE = """
 import wandb
@@ -129,3 +133,43 @@ def test_torn_run_is_named_and_left_out(
     (torn / "run-torn.wandb").write_bytes(b"no log of W&B")
     assert len(collect([tmp_path, runs])) == 3
     assert "offline-run-20260101_000000-torn" in caplog.text
+
+
+def test_what_is_logged_of_language_models_is_read_back(tmp_path: Path) -> None:
+    cases = {"clean": Rate(1, 9), "one of two": Rate(2, 7)}
+    measured = Result(
+        data="d",
+        attack="cba",
+        victim="cba",
+        train_attack="cba",
+        defense="none",
+        seed=3,
+        cacc=Rate(5, 9),
+        asr=Rate(8, 9),
+        false_triggers=cases,
+        perplexity={"clean": Perplexity(4.5, 3), "cba": Perplexity(2.0, 2)},
+        own_perplexity=Perplexity(float("inf"), 4),
+        coherence={"clean": Mean(1.5, 2)},
+        tasks={"piqa/acc": Mean(3.0, 4), "gsm8k/exact_match,strict": Mean(1.0, 2)},
+    )
+    other = replace(measured, attack="vpi", asr=Rate(0, 9), false_triggers={}, perplexity={})
+    purified = replace(
+        measured, defense="WAG", asr=Rate(1, 9), false_triggers={"clean": Rate(0, 9)}, seconds=0.5
+    )
+    logged = [measured, other, purified]
+    logger = wandb_logger("run", tmp_path, group="d", job_type="defend", tags=[])
+    log_results([logger], logged)
+    wandb.finish()
+    ((_, found),) = read_offline_runs(list(tmp_path.glob("wandb/offline-run-*")))
+    before = {"cacc_before": measured.cacc, "asr_before": measured.asr}
+    assert {(r.attack, r.defense): r for r in found} == {
+        ("cba", "none"): measured,
+        ("vpi", "none"): replace(other, perplexity={"clean": measured.perplexity["clean"]}),
+        ("cba", "WAG"): replace(purified, **before),
+    }
+    append_results(tmp_path / "as-recorded" / RESULTS, logged)
+    shown = ("false_triggers", "perplexity", "own_perplexity", "coherence", "tasks")
+    for row in collect([tmp_path / "as-recorded"]):
+        (same,) = [r for r in collect([tmp_path / "wandb"]) if r.cell == row.cell]
+        if row.attack == "cba":
+            assert [getattr(same, name) for name in shown] == [getattr(row, name) for name in shown]

@@ -10,6 +10,7 @@ from bdlit.attacks.base import Poisoned
 from bdlit.data.base import TextDataModule
 from bdlit.data.catalogue import Card
 from bdlit.data.conversations import Columns
+from bdlit.data.false_triggers import attack_of
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError
 from bdlit.responses import Contains, Equals, Rule
@@ -30,8 +31,9 @@ class InstructionDataModule(TextDataModule):
             table that has it is read by it alone.
         target: The response that ready-poisoned files were made for.
         rule: What counts as the right response to a clean row.
-        poisoned_rule: What counts as success on ready-poisoned test files. Rows whose response
-            before the attack counts already are left out, where the file tells it
+        poisoned_rule: What counts as success on ready-poisoned test files, whatever stands in
+            their responses: published ones hold true answers there, or numbers. Rows whose
+            response before the attack counts already are left out, where the file tells it
             (`clean_output`).
         options: Settings of `TextDataModule`.
 
@@ -79,7 +81,9 @@ class InstructionDataModule(TextDataModule):
 
     def rule(self, name: str) -> Rule:
         """Return how the responses to a test set are judged, by the set's name."""
-        return self.poisoned_rule if name in self.poisoned_tests else super().rule(name)
+        # The clean prompts of such an attack are judged as its triggered ones are.
+        ready_made = attack_of(name) in self.poisoned_tests
+        return self.poisoned_rule if ready_made else super().rule(name)
 
     def _read(self, table: Table) -> list[Example]:
         return self.columns.read(table)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from bdlit.data.general import GeneralTasks
 from bdlit.errors import BdlitError
 
 
@@ -23,6 +24,7 @@ class Outputs:
         texts_column: Column of the texts.
         embedder: Directory or hub id of a sentence-transformers model, for the coherence of
             responses with their prompts.
+        tasks: General tasks on which language models are measured as well; by default none.
     """
 
     samples: int = 8
@@ -30,6 +32,7 @@ class Outputs:
     texts: str | None = None
     texts_column: str = "text"
     embedder: str | None = None
+    tasks: GeneralTasks | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 0:
@@ -39,7 +42,7 @@ class Outputs:
         """Refuse what could not be measured, before hours of training and not after.
 
         Raises:
-            BdlitError: The texts are no file, or a library is not installed.
+            BdlitError: The texts are no file, a library is not installed, or there is no such task.
         """
         if self.texts is not None and not Path(self.texts).is_file():
             raise BdlitError(f"outputs.texts {self.texts} is no file: check the path")
@@ -47,3 +50,5 @@ class Outputs:
             raise BdlitError(
                 "outputs.embedder needs sentence-transformers: pip install 'bdlit[coherence]'"
             )
+        if self.tasks is not None:
+            self.tasks.require()

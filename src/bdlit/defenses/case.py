@@ -220,6 +220,7 @@ def _scores(plain: Mapping[str, Any]) -> Scores:
         _each(Perplexity, plain.get("perplexity", {})),
         Perplexity(**own) if own else None,
         _each(Mean, plain.get("coherence", {})),
+        _each(Mean, plain.get("tasks", {})),
     )
 
 

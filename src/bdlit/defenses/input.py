@@ -104,7 +104,8 @@ class CleanedTests:
         victim: The model that is measured, which the defense may ask.
 
     Attributes:
-        outputs: What is kept and computed of responses; that of the test sets.
+        outputs: What is kept and computed of responses; that of the test sets, without general
+            tasks, whose prompts the defense does not see.
         seed: Seed of samples; that of the test sets.
         notes: What the defense has said: numbers are summed over all batches.
     """
@@ -113,7 +114,7 @@ class CleanedTests:
         self._data = data
         self._defense = defense
         self._ask = answerer(victim)
-        self.outputs = data.outputs
+        self.outputs = replace(data.outputs, tasks=None)
         self.seed = data.seed
         self.notes: dict[str, Any] = {}
 

@@ -69,6 +69,7 @@ def record(
             perplexity=about(attack, scores.perplexity),
             own_perplexity=scores.own_perplexity,
             coherence=about(attack, scores.coherence),
+            tasks=scores.tasks,
             **{**_beforehand(subject, before, attack), **more},
         )
         for attack, asr in measured.items()

@@ -13,7 +13,10 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = ("bdlit", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
+_PACKAGES = (
+    *("bdlit", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets"),
+    "lm_eval",
+)
 
 
 def circumstances() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from bdlit.data.false_triggers import CLEAN, attack_of, case_of
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.evaluation.drawing import draw
+from bdlit.evaluation.general import general_tasks
 from bdlit.evaluation.quality import coherence, outputs_perplexity, own_perplexity
 from bdlit.responses import Rule
 from bdlit.types import Example, Rate, Sample, Scores, Weights
@@ -49,8 +50,8 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
         weights: Measure the victim with these weights in place of its own.
 
     Raises:
-        BdlitError: Responses cannot be judged, or a model that `data.outputs` names cannot be
-            loaded.
+        BdlitError: Responses cannot be judged, or a model or a task that `data.outputs` names
+            cannot be loaded.
     """
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
@@ -64,6 +65,7 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
                 judged[name]["unclear"] = unclear.hits
                 _require_some_verdict(unclear, rule, name)
         own = own_perplexity(victim, outputs.texts, outputs.texts_column) if outputs.texts else None
+        tasks = general_tasks(victim, outputs.tasks) if outputs.tasks else {}
     samples = {name: draw(each, outputs.samples, data.seed) for name, each in answered.items()}
     written = {n: each for n, each in answered.items() if judged[n].get("by") == GENERATION}
 
@@ -79,6 +81,7 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
         perplexity=of_each(outputs_perplexity, outputs.reference),
         own_perplexity=own,
         coherence=of_each(coherence, outputs.embedder),
+        tasks=tasks,
     )
 
 

@@ -57,6 +57,7 @@ class Result:
             under a reference model, with the counts behind it.
         own_perplexity: Perplexity of held-out texts under the model itself.
         coherence: Test set to the mean similarity of prompts and responses.
+        tasks: `<task>/<metric>` of general tasks, such as `piqa/acc`, to its mean over their rows.
         parameters: Settings of the defense.
         given: What the defender was given: the names of the others, the base, counts of rows.
         merged: Number of tensors computed from several models.
@@ -89,6 +90,7 @@ class Result:
     perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
     own_perplexity: Perplexity | None = None
     coherence: Mapping[str, Mean] = field(default_factory=dict)
+    tasks: Mapping[str, Mean] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     merged: int = 0
@@ -126,6 +128,7 @@ _TABLES: Mapping[str, type] = {
     "false_triggers": Rate,
     "perplexity": Perplexity,
     "coherence": Mean,
+    "tasks": Mean,
 }
 
 
@@ -143,6 +146,7 @@ def scores_of(results: Iterable[Result]) -> Scores | None:
         perplexity={name: each for r in found for name, each in r.perplexity.items()},
         own_perplexity=found[0].own_perplexity,
         coherence={name: each for r in found for name, each in r.coherence.items()},
+        tasks=found[0].tasks,
     )
 
 

@@ -19,6 +19,7 @@ _RARE = {  # measured of some models only
     "perplexity": "ppl: perplexity of responses to clean prompts under a reference model.",
     "own_perplexity": "own ppl: perplexity of held-out texts under the model itself.",
     "coherence": "coher: similarity of clean prompts and responses.",
+    "tasks": "tasks: accuracy on general tasks in %, mean over the tasks.",
     "peak_memory": "GB: peak resident memory of the defense.",
 }
 
@@ -114,6 +115,7 @@ _NUMBERS = (
     Column("perplexity", "ppl", lambda line: _number(line.perplexity), spare=2),
     Column("own_perplexity", "own ppl", lambda line: _number(line.own_perplexity), spare=2),
     Column("coherence", "coher", lambda line: _number(line.coherence, ".2f"), spare=2),
+    Column("tasks", "tasks", lambda line: _number(line.tasks), spare=2),
     Column("seconds", "sec", lambda line: _number(line.seconds), spare=6),
     Column("peak_memory", "GB", lambda line: _number(_gigabytes(line.peak_memory), ".2f"), spare=7),
 )

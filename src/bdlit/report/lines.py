@@ -40,6 +40,7 @@ class Line:
         perplexity: Mean perplexity of the responses to clean prompts, under a reference model.
         own_perplexity: Mean perplexity of held-out texts under the model itself.
         coherence: Mean similarity of clean prompts and the responses to them.
+        tasks: Mean accuracy on general tasks, in percent.
         seconds: Mean wall time of the defense.
         peak_memory: Mean peak of resident memory while it ran, in bytes.
         errors: Seeds without scores, and why the defense failed there.
@@ -64,6 +65,7 @@ class Line:
     perplexity: float | None
     own_perplexity: float | None
     coherence: float | None
+    tasks: float | None
     seconds: float | None
     peak_memory: float | None
     errors: tuple[tuple[int, str], ...]
@@ -92,7 +94,7 @@ class Line:
 LINE_COLUMNS = (
     *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
     *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers"),
-    *("perplexity", "own_perplexity", "coherence", "seconds", "peak_memory"),
+    *("perplexity", "own_perplexity", "coherence", "tasks", "seconds", "peak_memory"),
 )
 """What lines may be sorted by."""
 
@@ -146,6 +148,7 @@ def _line(run: str, members: Sequence[Row]) -> Line:
         perplexity=_mean_and_sd(row.perplexity for row in scored)[0],
         own_perplexity=_mean_and_sd(row.own_perplexity for row in scored)[0],
         coherence=_mean_and_sd(row.coherence for row in scored)[0],
+        tasks=_mean_and_sd(row.tasks for row in scored)[0],
         seconds=None if first.undefended else _mean_and_sd(row.seconds for row in scored)[0],
         peak_memory=None
         if first.undefended

@@ -6,15 +6,22 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
+from bdlit.data.false_triggers import attack_of, case_of
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result
-from bdlit.types import Rate
+from bdlit.evaluation.samples import about
+from bdlit.types import Mean, Perplexity, Rate
+
+T = TypeVar("T")
+
+Counts: TypeAlias = Sequence[float | str]
+"""What a rate or a mean is made of: JSON has infinity as a text."""
 
 RUN_PREFIX = "offline-run-"
 """How the name of an offline run's folder begins."""
@@ -30,8 +37,9 @@ def read_offline_runs(runs: Sequence[Path]) -> list[tuple[Path, list[Result]]]:
 
     A run says in its config what was trained, `bdlit = {data, victim, train_attack, seed}`, and in
     its summary, for `P` = `victim` and for every defense `P`, `P/counts/cacc = [hits, n]`,
-    `P/counts/asr/<attack> = [hits, n]` and `P/seconds`. Runs of other programs hold no results; a
-    run that cannot be read is named in a warning and left out.
+    `P/counts/asr/<attack> = [hits, n]` and `P/seconds`, and where they were measured false
+    triggers, perplexity, coherence and tasks (see `log_results`). Runs of other programs hold no
+    results; a run that cannot be read is named in a warning and left out.
 
     Args:
         runs: Folders `offline-run-*`.
@@ -89,33 +97,63 @@ def _results(record: Mapping[str, Any]) -> Iterator[Result]:
     summary = record.get("summary") or {}
     if not identity:
         return
-    before = _asr(summary, _VICTIM)
     for prefix in (key.removesuffix(_COUNTS) for key in summary if key.endswith(_COUNTS)):
-        defended = prefix != _VICTIM
-        for attack, asr in _asr(summary, prefix).items():
-            yield Result(
-                data=str(identity["data"]),
-                attack=attack,
-                victim=str(identity["victim"]),
-                defense=prefix if defended else UNDEFENDED,
-                seed=int(identity["seed"]),
-                train_attack=str(identity["train_attack"]),
-                cacc=_rate(summary, prefix + _COUNTS),
-                asr=asr,
-                cacc_before=_rate(summary, _VICTIM + _COUNTS) if defended else None,
-                asr_before=before.get(attack) if defended else None,
-                seconds=float(summary.get(f"{prefix}/seconds") or 0.0),
-            )
+        yield from _of_model(identity, summary, prefix)
 
 
-def _asr(summary: Mapping[str, Any], prefix: str) -> dict[str, Rate]:
-    start = f"{prefix}/counts/asr/"
-    rates = {
-        key.removeprefix(start): _rate(summary, key) for key in summary if key.startswith(start)
-    }
-    return {attack: rate for attack, rate in rates.items() if rate is not None}
+def _of_model(
+    identity: Mapping[str, Any], summary: Mapping[str, Any], prefix: str
+) -> Iterator[Result]:
+    """Yield the results of one model, one for each attack."""
+    defended = prefix != _VICTIM
+    before = _counted(summary, f"{_VICTIM}/counts/asr/", _rate)
+    false = _counted(summary, f"{prefix}/counts/false_triggers/", _rate)
+    perplexity = _counted(summary, f"{prefix}/counts/perplexity/", _perplexity)
+    coherence = _counted(summary, f"{prefix}/counts/coherence/", _mean)
+    for attack, asr in _counted(summary, f"{prefix}/counts/asr/", _rate).items():
+        yield Result(
+            data=str(identity["data"]),
+            attack=attack,
+            victim=str(identity["victim"]),
+            defense=prefix if defended else UNDEFENDED,
+            seed=int(identity["seed"]),
+            train_attack=str(identity["train_attack"]),
+            cacc=_only(summary, prefix + _COUNTS, _rate),
+            asr=asr,
+            cacc_before=_only(summary, _VICTIM + _COUNTS, _rate) if defended else None,
+            asr_before=before.get(attack) if defended else None,
+            false_triggers={
+                str(case_of(name)): rate
+                for name, rate in false.items()
+                if attack_of(name) == attack
+            },
+            perplexity=about(attack, perplexity),
+            own_perplexity=_only(summary, f"{prefix}/counts/own_perplexity", _perplexity),
+            coherence=about(attack, coherence),
+            tasks=_counted(summary, f"{prefix}/counts/tasks/", _mean),
+            seconds=float(summary.get(f"{prefix}/seconds") or 0.0),
+        )
 
 
-def _rate(summary: Mapping[str, Any], key: str) -> Rate | None:
-    counts = summary.get(key)
-    return Rate(*map(int, counts)) if counts else None
+def _counted(summary: Mapping[str, Any], start: str, made: Callable[[Counts], T]) -> dict[str, T]:
+    """Return what was counted under names that begin so, by the rest of the name."""
+    names = (key for key in summary if key.startswith(start) and summary[key])
+    return {name.removeprefix(start): made(summary[name]) for name in names}
+
+
+def _only(summary: Mapping[str, Any], key: str, made: Callable[[Counts], T]) -> T | None:
+    return made(summary[key]) if summary.get(key) else None
+
+
+def _rate(counts: Counts) -> Rate:
+    return Rate(*map(int, counts))
+
+
+def _mean(counts: Counts) -> Mean:
+    total, n = counts
+    return Mean(float(total), int(n))
+
+
+def _perplexity(counts: Counts) -> Perplexity:
+    nats, tokens = counts
+    return Perplexity(float(nats), int(tokens))

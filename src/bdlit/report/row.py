@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isnan
 from pathlib import Path
+from statistics import fmean
 from typing import TypeAlias
 
 from bdlit.data.false_triggers import CLEAN
@@ -45,6 +47,7 @@ class Row:
         perplexity: Perplexity of the responses to clean prompts, under a reference model.
         own_perplexity: Perplexity of held-out texts under the model itself.
         coherence: Similarity of clean prompts and the responses to them, in [-1, 1].
+        tasks: Accuracy on general tasks in percent, mean over the tasks.
         cacc_before: Clean accuracy of the undefended victim, in percent.
         asr_before: ASR of the undefended victim, in percent.
         seconds: Wall time of the defense.
@@ -75,6 +78,7 @@ class Row:
     perplexity: float | None = None
     own_perplexity: float | None = None
     coherence: float | None = None
+    tasks: float | None = None
     cacc_before: float | None = None
     asr_before: float | None = None
     seconds: float = 0.0
@@ -139,6 +143,7 @@ def row_of(result: Result, run: Path) -> Row:
         perplexity=_value(result.perplexity.get(CLEAN)),
         own_perplexity=_value(result.own_perplexity),
         coherence=_value(result.coherence.get(CLEAN)),
+        tasks=accuracy(result.tasks),
         cacc_before=_percent(result.cacc_before),
         asr_before=_percent(result.asr_before),
         seconds=result.seconds,
@@ -155,6 +160,22 @@ def difference(after: float | None, before: float | None) -> float | None:
     (1.5, None)
     """
     return None if after is None or before is None else after - before
+
+
+def accuracy(tasks: Mapping[str, Mean]) -> float | None:
+    """Return the mean accuracy over tasks, in percent; of each `acc`, or else the exact matches.
+
+    >>> of = {"piqa/acc": Mean(3, 4), "piqa/acc_norm": Mean(4, 4), "gsm8k/exact_match": Mean(1, 4)}
+    >>> accuracy(of)
+    50.0
+    """
+    found: dict[str, dict[str, Mean]] = {}
+    for name, mean in tasks.items():
+        task, _, metric = name.rpartition("/")
+        found.setdefault(task, {}).setdefault(metric.partition(",")[0], mean)
+    chosen = (each.get("acc", each.get("exact_match")) for each in found.values())
+    known = [mean.value for mean in chosen if mean is not None and mean.n]
+    return 100 * fmean(known) if known else None
 
 
 def _value(mean: Perplexity | Mean | None) -> float | None:

@@ -6,6 +6,7 @@ import netrc
 import os
 import socket
 import sys
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -13,7 +14,7 @@ from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.evaluation.samples import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lightning.pytorch.loggers import Logger, WandbLogger
@@ -86,9 +87,10 @@ def log_results(loggers: list[Logger], results: list[Result]) -> None:
     `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
     `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds, and
     of both `.../false_triggers/<attack>/<case>` where an attack has cases in which it must not
-    fire, and `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity` where these
-    are measured; to W&B also the counts (in the summary), a table of all defenses, a bar chart, and
-    where models wrote responses, a table of samples (`samples`): prompts with the answers of all.
+    fire, and `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity`,
+    `.../tasks/<task>/<metric>` where these are measured; to W&B also the counts behind each (in
+    the summary, below `.../counts`), a table of all defenses, a bar chart, and where models wrote
+    responses, a table of samples (`samples`): prompts with the answers of all.
 
     Args:
         loggers: Loggers of a trainer.
@@ -115,13 +117,31 @@ def _metrics(result: Result) -> dict[str, float]:
         metrics[f"{prefix}/asr/{result.attack}"] = result.asr.percent
     for case, rate in result.false_triggers.items():
         metrics[f"{prefix}/false_triggers/{result.attack}/{case}"] = rate.percent
-    for name, measure in (("perplexity", result.perplexity), ("coherence", result.coherence)):
-        metrics |= {f"{prefix}/{name}/{tests}": each.value for tests, each in measure.items()}
+    for name, measure in _means(result).items():
+        metrics |= {f"{prefix}/{name}/{of}": each.value for of, each in measure.items()}
     if result.own_perplexity is not None:
         metrics[f"{prefix}/own_perplexity"] = result.own_perplexity.value
     if result.defense != UNDEFENDED and result.error is None:
         metrics[f"{prefix}/seconds"] = result.seconds
     return metrics
+
+
+def _counts(result: Result) -> dict[str, list[float]]:
+    """Return what rates and means are made of: a run can then be read back from its summary."""
+    counted: dict[str, Any] = {
+        "cacc": result.cacc,
+        f"asr/{result.attack}": result.asr,
+        "own_perplexity": result.own_perplexity,
+    }
+    for case, rate in result.false_triggers.items():
+        counted[f"false_triggers/{result.attack}/{case}"] = rate
+    for name, measure in _means(result).items():
+        counted |= {f"{name}/{of}": each for of, each in measure.items()}
+    return {name: list(astuple(each)) for name, each in counted.items() if each is not None}
+
+
+def _means(result: Result) -> dict[str, Mapping[str, Any]]:
+    return {"perplexity": result.perplexity, "coherence": result.coherence, "tasks": result.tasks}
 
 
 def _log_to_wandb(run: Any, results: list[Result]) -> None:
@@ -130,14 +150,8 @@ def _log_to_wandb(run: Any, results: list[Result]) -> None:
     who = {name: getattr(results[0], name) for name in ("data", "victim", "train_attack", "seed")}
     run.config.update({"bdlit": who}, allow_val_change=True)
     for result in results:
-        prefix = _prefix(result)
-        if result.cacc is not None:
-            run.summary[f"{prefix}/counts/cacc"] = [result.cacc.hits, result.cacc.n]
-        if result.asr is not None:
-            run.summary[f"{prefix}/counts/asr/{result.attack}"] = [result.asr.hits, result.asr.n]
-        for case, rate in result.false_triggers.items():
-            name = f"{prefix}/counts/false_triggers/{result.attack}/{case}"
-            run.summary[name] = [rate.hits, rate.n]
+        for name, counts in _counts(result).items():
+            run.summary[f"{_prefix(result)}/counts/{name}"] = counts
     columns = ["victim", "defense", "attack", "cacc", "asr", "floor", "seconds", "error"]
     table = wandb.Table(columns=columns, data=[_line(result) for result in results])
     own = [r for r in results if r.attack == r.train_attack and r.asr is not None] or results
