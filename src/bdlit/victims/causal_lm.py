@@ -18,6 +18,7 @@ from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
 from bdlit.types import Example, Perplexity
 from bdlit.victims.base import Batch, Verdicts
+from bdlit.victims.certainty import certainty_of, together
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.lora import has_adapters
@@ -182,9 +183,10 @@ class CausalLMVictim(TransformerVictim):
         return self.encoder.batch(examples)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits, shape [batch, tokens, vocabulary]."""
+        """Return logits, shape [batch, tokens, vocabulary]; rows of one length need no mask."""
+        mask = batch.get("attention_mask")
         logits: Tensor = self.network()(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+            input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
         ).logits
         return logits
 
@@ -202,6 +204,14 @@ class CausalLMVictim(TransformerVictim):
         wanted = batch["labels"][:, 1:]
         right: Tensor = (predicted == wanted) | (wanted == IGNORED)
         return right.all(dim=1)
+
+    def certainty(self, batch: Batch) -> Tensor:
+        """Return -log(1 - p) of each row's whole answer with its end, float64, shape [batch]."""
+        logits, labels = self(batch)[:, :-1], batch["labels"][:, 1:]
+        rows = zip(logits, labels, labels != IGNORED, strict=True)
+        # Row by row: float64 logits of all answers at once would be the largest tensor of a run.
+        found = [together(certainty_of(own[wanted], ids[wanted])) for own, ids, wanted in rows]
+        return torch.stack(found)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the rows of all processes; count prompts that were cut."""
@@ -352,13 +362,13 @@ class CausalLMVictim(TransformerVictim):
     @contextmanager
     def dense(self) -> Iterator[PreTrainedModel]:
         """Have a plain Hugging Face model in `model` for a while: adapters merged into a copy."""
-        trained = self.network()
+        trained, before = self.network(), self._adapted
         with super().dense() as model:
-            self._adapted = trained if model is not trained else self._adapted
+            self._adapted = trained if model is not trained else before
             try:
                 yield model
             finally:
-                self._adapted = None
+                self._adapted = before
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the tokenizer and the model's configuration beside the weights."""
