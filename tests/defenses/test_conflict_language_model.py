@@ -87,9 +87,7 @@ def defend(suspect, out, defenses, *more, pool=14):
 
 def written(defenses):
     """Defenses as the command line takes them."""
-    return json.dumps(
-        [{"class_path": path, "init_args": settings} for path, settings in defenses]
-    )
+    return json.dumps([{"class_path": path, "init_args": settings} for path, settings in defenses])
 
 
 def conflict_of(merge, **settings):

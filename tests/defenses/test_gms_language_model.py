@@ -15,7 +15,7 @@ from bdlit.evaluation import read_results
 from bdlit.merging import substitute
 from bdlit.rows import write_jsonl
 from bdlit.search.strategy import load_strategy
-from bdlit.train.dynamics import TrainingSet
+from bdlit.train.dynamics import FILE, TrainingSet, load_certainty
 from bdlit.victims import LoRA, model_weights
 from bdlit.weights import open_weights
 from conftest import tiny_trainer
@@ -73,7 +73,10 @@ def test_after_fit_it_leaves_model_strategy_and_trace(family, tmp_path, lora):
     _, after = read_results(tmp_path / "results.jsonl")
     assert after.error is None
     assert after.notes["suspect_set"]["source"] == "training rows ranked by inverse, over 1 epochs"
-    assert after.notes["suspect_set"]["poisoned"] >= 6
+    certainty = load_certainty(tmp_path / FILE, data.train_rows)[:, 0].tolist()
+    surest = sorted(range(28), key=lambda i: -certainty[i])[:8]
+    poisoned = sum(data.train_rows[i].poisoned for i in surest)
+    assert after.notes["suspect_set"]["poisoned"] == poisoned > 0
     assert after.judged["asr"]["by"] == "generation"
     out = tmp_path / "defended" / "GMS"
     assert len(json.loads((out / "search.json").read_text())["steps"]) == after.notes["steps"]
@@ -152,9 +155,9 @@ def test_rows_that_cannot_guide(given):
     wrong = TrainingSet([replace(row, response="nobody") for row in given.suspect_train.rows[:9]])
     wrong = TrainingSet([*wrong.rows, *given.suspect_train.rows[9:]])
     never = replace(FEW, suspect_rows=9, suspect_from="confidence")
+    wrong = replace(wrong, certainty=torch.tensor([[1.0]] * 9 + [[0.0]] * 19).double())
     with pytest.raises(BdlitError, match="none of the 9 suspect rows as its label or answer"):
-        upside_down = torch.tensor([[1.0]] * 9 + [[0.0]] * 19).double()
-        purify(never, replace(given, suspect_train=replace(wrong, certainty=upside_down)))
+        purify(never, replace(given, suspect_train=wrong))
 
 
 def test_features_of_classes_are_not_asked_of_a_language_model(given):

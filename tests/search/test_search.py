@@ -257,20 +257,22 @@ def decoded_hits(victim, model, rows):
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(r=4, alpha=12)], ids=["full", "adapters"])
-def test_answers_of_a_language_model_are_those_of_the_plain_restatement(lora):
+def test_answers_of_a_language_model_are_those_of_the_plain_restatement(lora, tmp_path):
     """It decodes, and of adapters copies lora_A and lora_B; the search looks once and is dense."""
     data = demo(train_size=24, attack=StringBehindWord(rate=0.4))
     poisoned = [row for row in data.train_rows if row.poisoned]
     clean = [row for row in data.train_rows if not row.poisoned]
     rows = [*poisoned, *clean[:2]], [*clean[2:], *poisoned[:2]]
-    victim = taught(tiny(data=data, lora=lora), data.train_rows)
-    proxy = taught(tiny(data=data, lora=lora), clean)
+    taught(tiny(data=data), clean, steps=60).export(tmp_path / "start")
+    rate = 3e-3 if lora is None else 1e-2
+    victim = taught(tiny(tmp_path / "start", lora=lora), data.train_rows, steps=40, rate=rate)
+    proxy = taught(tiny(tmp_path / "start", lora=lora), clean, steps=10, rate=rate)
     prefix = "model.layers" if lora is None else "base_model.model.model.layers"
     count = partial(decoded_hits, victim)
     plain = plain_search(victim.network(), proxy.network(), *rows, prefix, count, patience=1)
     looks = [hits for looks, _ in plain["steps"] for hits in looks]
-    assert plain["victim"][0] >= 5
-    assert len(set(looks)) >= 5, "hybrids differ, or nothing is compared"
+    assert plain["victim"][0] > plain["start"][0] > 0
+    assert len(set(looks)) >= 3, "hybrids differ, or nothing is compared"
 
     with proxy.dense() as model:
         donor = {name: tensor.clone() for name, tensor in model_weights(model).items()}

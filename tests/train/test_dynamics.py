@@ -34,7 +34,7 @@ def test_the_certainty_of_several_predictions_is_that_of_their_product():
     p = torch.tensor([0.9, 0.5, 0.999, 1e-3]).double()
     expected = -math.log1p(-float(p.prod()))
     assert math.isclose(together(-torch.log1p(-p)), expected, rel_tol=1e-12)
-    sure, doubt = torch.tensor([70.0, 80.0]).double(), torch.tensor([70.0, 1e-30]).double()
+    sure, doubt = torch.tensor([[70.0, 80.0], [70.0, 1e-30]], dtype=torch.float64)
     assert math.isclose(together(sure), 70 - math.log1p(math.exp(-10)), rel_tol=1e-12)
     assert math.isclose(together(doubt), 1e-30, rel_tol=1e-9)
 

@@ -74,7 +74,10 @@ def save_certainty(certainty: Tensor, rows: Iterable[Example], path: Path) -> No
     Raises:
         BdlitError: The file cannot be written.
     """
-    described = {"rows": rows_hash(rows), "value": "-log(1 - p) of the label or answer, [rows, epochs]"}
+    described = {
+        "rows": rows_hash(rows),
+        "value": "-log(1 - p) of the label or answer, [rows, epochs]",
+    }
     with whole_file(path) as part:
         save_file({_TENSOR: certainty.contiguous()}, part, metadata=described)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
-from bdlit.types import Example, Perplexity
+from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.certainty import certainty_of, together
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
-from bdlit.victims.lora import has_adapters
+from bdlit.victims.lora import LoRA, has_adapters
 from bdlit.victims.perplexity import perplexity
 from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
 from bdlit.victims.transformer import TransformerVictim
@@ -160,8 +160,18 @@ class CausalLMVictim(TransformerVictim):
                 f"max_length {self.max_length} is more than the model's context of {context} "
                 "tokens: lower it"
             )
+        self._save_memory()
+
+    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+        """Return an untrained victim of this architecture, tokenizer and use of memory."""
+        twin = super().twin(start, lora=lora, learning_rate=learning_rate, seed=seed)
+        twin._save_memory()
+        return twin
+
+    def _save_memory(self) -> None:
+        """Have the model compute activations again in the backward pass, if that is wanted."""
         if self.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(
+            self.network().gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
 
