@@ -145,6 +145,7 @@ def test_a_study_trains_one_conflict_model_for_its_suspects(family, tmp_path):
     start = {"class_path": "CausalLMVictim", "init_args": {**victim, "model": str(family / "full")}}
     trainer = {"max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False}
     conflict = {"class_path": "ConflictModel", "init_args": {**SETTINGS, "merge": "TIES"}}
+    more = {**ATTACK, "init_args": {"rate": 0.3}}
     config = {
         "name": "conflicts",
         "seeds": [0],
@@ -155,8 +156,7 @@ def test_a_study_trains_one_conflict_model_for_its_suspects(family, tmp_path):
             "init_args": {**victim, "lora": {"r": 2}, "learning_rate": 1e-2},
         },
         "trainer": {"class_path": "lightning.pytorch.Trainer", "init_args": trainer},
-        "models": {"benign": {}, "string": {"attack": ATTACK}},
-        "suspects": ["benign", "string"],
+        "models": {"benign": {}, "string": {"attack": ATTACK}, "more": {"attack": more}},
         "defenses": {
             "Conflict": {"defense": conflict},
             "Fisher": {"defense": {"class_path": "Fisher"}, "others": ["benign"]},
@@ -167,10 +167,8 @@ def test_a_study_trains_one_conflict_model_for_its_suspects(family, tmp_path):
     out = tmp_path / "out"
     assert main(["study", "--config", str(tmp_path / "study.yaml"), "--out", str(out)]) == 0
     found = [r for r in read_results(out / "results.jsonl") if r.defense == "Conflict"]
-    assert {r.victim: r.notes["conflict"]["found"] for r in found} == {
-        "benign": False,
-        "string": True,
-    }
+    assert [r.notes["conflict"]["found"] for r in found] == [False, True]
+    assert {r.victim for r in found} == {"string", "more"}
     assert trained(out)
 
 
