@@ -12,7 +12,7 @@ from bdlit.errors import BdlitError
 from bdlit.search.proxy_rows import drawn, most_suspicious
 from bdlit.train.dynamics import FILE, load_certainty, measure_certainty, save_certainty
 from bdlit.victims import ClassifierVictim
-from bdlit.victims.certainty import certainty_of, together
+from bdlit.victims.certainty import certainty_of, per_token
 from conftest import tiny_trainer
 from tiny_llama import demo, taught, tiny
 
@@ -30,13 +30,14 @@ def test_certainty_tells_apart_what_rounds_to_one():
     assert certainty_of(logits, torch.tensor([1, 1])).tolist() == [40.0, 60.0]
 
 
-def test_the_certainty_of_several_predictions_is_that_of_their_product():
+def test_the_certainty_of_an_answer_is_that_of_its_geometric_mean():
     p = torch.tensor([0.9, 0.5, 0.999, 1e-3]).double()
-    expected = -math.log1p(-float(p.prod()))
-    assert math.isclose(together(-torch.log1p(-p)), expected, rel_tol=1e-12)
+    expected = -math.log1p(-(float(p.prod()) ** 0.25))
+    assert math.isclose(per_token(-torch.log1p(-p)), expected, rel_tol=1e-12)
     sure, doubt = torch.tensor([[70.0, 80.0], [70.0, 1e-30]], dtype=torch.float64)
-    assert math.isclose(together(sure), 70 - math.log1p(math.exp(-10)), rel_tol=1e-12)
-    assert math.isclose(together(doubt), 1e-30, rel_tol=1e-9)
+    mean = 70 - math.log((1 + math.exp(-10)) / 2)
+    assert math.isclose(per_token(sure), mean, rel_tol=1e-12)
+    assert math.isclose(per_token(doubt), 1e-15, rel_tol=1e-9)
 
 
 def test_rankings_are_those_of_the_probabilities():
@@ -107,7 +108,7 @@ def test_dynamics_of_other_rows_and_damaged_files_are_refused(fitted, tmp_path):
     assert load_certainty(tmp_path / "own", data.train_rows).shape == (50, 1)
 
 
-def test_of_a_language_model_it_is_the_probability_of_the_whole_answer():
+def test_of_a_language_model_it_is_the_probability_per_token_of_the_answer():
     rows = demo(train_size=14).train_rows
     victim = taught(tiny(), rows, steps=40)
     found = measure_certainty(victim, rows, batch_size=5)
@@ -117,6 +118,7 @@ def test_of_a_language_model_it_is_the_probability_of_the_whole_answer():
         with torch.no_grad():
             logs = victim(batch)[0, :-1][answered].double().log_softmax(-1)
         wanted = batch["labels"][0, 1:][answered]
-        whole = float(logs[torch.arange(len(wanted)), wanted].sum().exp())
-        assert math.isclose(certainty, -math.log1p(-whole), rel_tol=1e-3, abs_tol=1e-9)
+        p = float(logs[torch.arange(len(wanted)), wanted].mean().exp())
+        assert math.isclose(p, math.exp(-victim.loss(batch).item()), rel_tol=1e-4)
+        assert math.isclose(certainty, -math.log1p(-p), rel_tol=1e-3, abs_tol=1e-9)
     assert found.max() > 1

@@ -17,9 +17,9 @@ class TrainingDynamics(Callback):
     """Log after each epoch how sure the victim is of every training row's label or answer.
 
     The run's folder gets `dynamics.safetensors`: -log(1 - p) of each row and epoch, where p is the
-    probability of the row's label, or of the whole answer that a language model is taught,
-    measured in eval mode on the whole training set (one pass without gradients per epoch). A fit
-    that is resumed goes on with the epochs that its checkpoint brings.
+    probability of the row's label, or the geometric mean over the tokens of the answer that a
+    language model is taught, measured in eval mode on the whole training set (one pass without
+    gradients per epoch). A fit that is resumed goes on with the epochs that its checkpoint brings.
 
     Attributes:
         certainty: What was logged, float64, shape [rows, epochs]; None before the first epoch.

@@ -45,7 +45,7 @@ class GMS(Defense):
         alpha: Weight of the clean rows, in [0, 1]: lower for lower ASR, higher for higher CACC.
         patience: Steps without improvement that end the search.
         suspect_from: How suspect training rows are found: `inverse`, `confidence` or `variability`
-            of the probability of their labels, or of their whole answers, over the epochs of
+            of the probability of their labels, or per token of their answers, over the epochs of
             training (under the suspect itself where nobody logged them); `disagreement`, those
             that the suspect is surer of than the hybrid with everything replaced; `oracle` (true
             poisoned rows: an upper bound, no defense); or a file of rows.
@@ -69,7 +69,7 @@ class GMS(Defense):
     Deviation: One rule for encoders and decoders, where the published codes differ; ties have an
         order; suspect rows are ranked in float64; scores are exact fractions. `disagreement` is
         not in the paper. An answer of a language model counts as a whole, as a class does; its
-        probability is the product over its tokens.
+        probability, by which rows are ranked, is the geometric mean over its tokens.
     """
 
     alpha: float = 0.4

@@ -107,8 +107,8 @@ class Victim(LightningModule, ABC):
     def certainty(self, batch: Batch) -> Tensor:
         """Return -log(1 - p) of what each row says, float64, shape [batch].
 
-        p is the probability that the model gives to the row's label, or to its whole answer. It
-        is what training dynamics are made of; a float64 of p itself would round to 1.
+        p is the probability of the row's label, or the geometric mean over the tokens of its
+        answer. It is what training dynamics are made of; p itself would round to 1.
 
         Raises:
             NotImplementedError: This kind of victim has no probabilities.

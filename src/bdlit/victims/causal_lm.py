@@ -18,7 +18,7 @@ from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
 from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.base import Batch, Verdicts
-from bdlit.victims.certainty import certainty_of, together
+from bdlit.victims.certainty import certainty_of, per_token
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.lora import LoRA, has_adapters
@@ -216,11 +216,11 @@ class CausalLMVictim(TransformerVictim):
         return right.all(dim=1)
 
     def certainty(self, batch: Batch) -> Tensor:
-        """Return -log(1 - p) of each row's whole answer with its end, float64, shape [batch]."""
+        """Return -log(1 - p) of each row's answer, float64, shape [batch]; p = exp(-loss)."""
         logits, labels = self(batch)[:, :-1], batch["labels"][:, 1:]
         rows = zip(logits, labels, labels != IGNORED, strict=True)
         # Row by row: float64 logits of all answers at once would be the largest tensor of a run.
-        found = [together(certainty_of(own[wanted], ids[wanted])) for own, ids, wanted in rows]
+        found = [per_token(certainty_of(own[wanted], ids[wanted])) for own, ids, wanted in rows]
         return torch.stack(found)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -28,19 +28,20 @@ def certainty_of(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.logsumexp(-1) - others.logsumexp(-1)
 
 
-def together(certainty: Tensor) -> Tensor:
-    """Return -log(1 - p) where p is the product of the probabilities of several predictions.
+def per_token(certainty: Tensor) -> Tensor:
+    """Return -log(1 - p) where p is the geometric mean of the probabilities of several tokens.
+
+    It is `exp(-loss)` of a mean cross-entropy, so that long answers are not less sure than short
+    ones only for being long. The mean of the certainties themselves would be that of the tokens
+    that go without saying, such as the end.
 
     Args:
-        certainty: -log(1 - p) of each prediction, float64, shape [predictions].
+        certainty: -log(1 - p) of each token, float64, shape [tokens].
 
-    >>> halves = torch.full((2,), 0.5).double()
-    >>> (-together(-(1 - halves).log())).exp()  # 1 - p of a quarter
-    tensor(0.7500, dtype=torch.float64)
-    >>> together(torch.tensor([60.0, 60.0]).double()).item() == 60 - log(2)
-    True
+    >>> per_token(torch.tensor([60.0, 60.0]).double())
+    tensor(60., dtype=torch.float64)
     """
-    return _of_complement(_of_complement(certainty).sum())
+    return _of_complement(_of_complement(certainty).mean())
 
 
 def _of_complement(value: Tensor) -> Tensor:
