@@ -1,4 +1,6 @@
-"""A tiny Llama with a tokenizer learned from small tasks, made without training."""
+"""A tiny Llama with a tokenizer learned from small tasks, untrained or taught a few rows."""
+
+import torch
 
 from bdlit.data.demo_instructions import DemoInstructions
 from bdlit.victims import CausalLMVictim
@@ -31,3 +33,15 @@ def tiny(model=None, data=None, **options):
     victim.take_classes(data or demo())
     victim.configure_model()
     return victim
+
+
+def taught(victim, rows, steps=80, rate=1e-2):
+    """A victim that has learned a few rows by heart, all of them in every step."""
+    trained = [tensor for tensor in victim.parameters() if tensor.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=rate)
+    batch = victim.tokenize(rows)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        victim.loss(batch).mean().backward()
+        optimizer.step()
+    return victim.eval()

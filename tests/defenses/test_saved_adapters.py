@@ -1,9 +1,11 @@
 """A suspect that is an adapter: it stays one where that is exact, and is dense otherwise."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from bdlit.defenses import SLERP, TIES, WAG, Linear
@@ -58,7 +60,7 @@ def model_of(state, base, task):
 def test_averages_stay_adapters_that_peft_loads(defense, weights, family, tmp_path):
     base, adapters, task = family
     used = adapters[: len(weights)]
-    origin = purified(used, tmp_path / "out", defense)
+    origin = purified(used, tmp_path / "out", defense, check=verify)
     assert origin["notes"]["form"] == "adapter"
     assert not (tmp_path / "out" / "config.json").exists()
     states = [merged_by_peft(base, adapter, task) for adapter in used]
@@ -102,3 +104,14 @@ def test_factors_average_is_refused_for_dense_models(family, tmp_path):
     with pytest.raises(BdlitError, match="same ranks"):
         purified(adapters, tmp_path / "out", WAG(space="factors"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_lacks_factors_is_no_whole_one(family, tmp_path):
+    _, adapters, _ = family
+    shutil.copytree(adapters[0], tmp_path / "torn")
+    file = tmp_path / "torn" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    (gone, *_) = {name.partition(".lora_")[0] for name in tensors if "layer" in name}
+    save_file({n: t for n, t in tensors.items() if not n.startswith(gone)}, file)
+    with pytest.raises(BdlitError, match="does not load whole: 2 missing keys"):
+        verify(tmp_path / "torn")

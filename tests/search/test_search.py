@@ -1,9 +1,8 @@
 """The search of GMS against a plain restatement: deep copies, no cache, no early end."""
 
 import copy
-import itertools
 from contextlib import contextmanager
-from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +15,10 @@ from bdlit.search.modules import ARCHITECTURES, module_types
 from bdlit.search.running import Running, counter_of
 from bdlit.search.score import Score
 from bdlit.search.space import Space
-from bdlit.victims import ClassifierVictim, model_weights, swapped
+from bdlit.victims import ClassifierVictim, LoRA, model_weights, swapped
+from instruction_attack import StringBehindWord
+from plain_gms import plain_search
+from tiny_llama import demo, taught, tiny
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 CONFIGS = {
@@ -66,78 +68,12 @@ def make_victim(tiny_start):
     return make
 
 
-# The plain restatement
-
-
 def plain_hits(victim, model, rows):
     """All rows in one batch, padded and tokenised anew."""
     batch = victim.tokenize(rows)
     labels = batch.pop("labels")
     with torch.no_grad():
         return int((model(**batch).logits.argmax(-1) == labels).sum())
-
-
-def plain_hybrid(model, donor, modules, layers, prefix):
-    """A deep copy with the donor's modules, by their names in the module tree."""
-    hybrid = copy.deepcopy(model)
-    for key, layer in itertools.product(modules, layers):
-        path, _, part = ARCHITECTURES[model.config.model_type][key].partition("[")
-        ours = hybrid.get_submodule(f"{prefix}.{layer}.{path}")
-        theirs = donor.get_submodule(f"{prefix}.{layer}.{path}")
-        for name, weight in ours.named_parameters():
-            given = theirs.get_parameter(name)
-            with torch.no_grad():
-                if not part:
-                    weight.copy_(given)
-                    continue
-                at = int(part[0])
-                packed_columns = type(ours).__name__ == "Conv1D" and weight.dim() == 2
-                dim = 1 if packed_columns else 0
-                third = weight.shape[dim] // 3
-                weight.narrow(dim, at * third, third).copy_(given.narrow(dim, at * third, third))
-    return hybrid
-
-
-def plain_search(victim, donor, suspect, clean, prefix, patience=5, alpha=Fraction(2, 5)):
-    """The published rule for encoders, with an order for ties."""
-    model = victim.network()
-    kinds = sorted(ARCHITECTURES[model.config.model_type])
-    before = plain_hits(victim, model, suspect), plain_hits(victim, model, clean)
-
-    def look(modules, layers):
-        hybrid = plain_hybrid(model, donor, modules, layers, prefix)
-        now = plain_hits(victim, hybrid, suspect), plain_hits(victim, hybrid, clean)
-        d_asr = Fraction(before[0] - now[0], before[0])
-        d_acc = Fraction(before[1] - now[1], before[1]) if before[1] else Fraction(0)
-        return now, (1 - alpha) * d_asr + alpha * (1 - d_acc)
-
-    modules, layers = list(kinds), list(range(model.config.num_hidden_layers))
-    now, value = look(modules, layers)
-    best = (value, modules, layers)
-    steps, waited = [], 0
-    while modules and layers:
-        tried = []
-        for gone in modules:
-            tried.append(([m for m in modules if m != gone], layers))
-        for gone in layers:
-            tried.append((modules, [n for n in layers if n != gone]))
-        looks = [look(*state) for state in tried]
-        top = 0
-        for i, (_, found) in enumerate(looks):
-            if found > looks[top][1]:
-                top = i
-        steps.append(([hits for hits, _ in looks], top))
-        modules, layers = tried[top]
-        if looks[top][1] > best[0]:
-            best, waited = (looks[top][1], modules, layers), 0
-        elif looks[top][1] > value:
-            waited = 0
-        else:
-            waited += 1
-        value = looks[top][1]
-        if waited >= patience:
-            break
-    return {"steps": steps, "best": best, "start": now, "victim": before}
 
 
 PREFIX = {
@@ -169,17 +105,8 @@ def hits(candidate):
     return candidate.tally.suspect.hits, candidate.tally.clean.hits
 
 
-@pytest.mark.parametrize(
-    ("architecture", "seed"),
-    [("bert", 0), ("bert", 1), ("gpt2", 0), ("llama", 0), ("modernbert", 0)],
-)
-def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architecture, seed):
-    victim, donor = make_victim(architecture, seed), make_victim(architecture, seed + 10)
-    plain = plain_search(victim, donor.network(), *rows, PREFIX[architecture])
-    donor = model_weights(donor.network())
-    before = {k: v.clone() for k, v in model_weights(victim.network()).items()}
-
-    found = search(victim, donor, rows, stop_early=False, cache=0.0)
+def require_same(found, plain):
+    """All candidates of a search have the counts of the restatement, and the same ones won."""
     assert hits(found.start) == plain["start"]
     assert [[hits(c) for c in step.candidates] for step in found.steps] == [
         looks for looks, _ in plain["steps"]
@@ -189,12 +116,31 @@ def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architect
     ]
     assert (found.best.score, *map(list, found.best.state)) == plain["best"]
 
-    quick = search(victim, donor, rows, workers=2)
+
+def require_same_choices(quick, found):
+    """A search that gives candidates up finds the same, and gives up none that could have won."""
     assert quick.best == found.best
     assert [step.chosen for step in quick.steps] == [step.chosen for step in found.steps]
     for own, full in zip(quick.steps, found.steps, strict=True):
         for a, b in zip(own.candidates, full.candidates, strict=True):
             assert a == b or (a.score is None and b.score <= full.chosen.score)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "seed"),
+    [("bert", 0), ("bert", 1), ("gpt2", 0), ("llama", 0), ("modernbert", 0)],
+)
+def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architecture, seed):
+    victim, donor = make_victim(architecture, seed), make_victim(architecture, seed + 10)
+    count = partial(plain_hits, victim)
+    plain = plain_search(victim.network(), donor.network(), *rows, PREFIX[architecture], count)
+    donor = model_weights(donor.network())
+    before = {k: v.clone() for k, v in model_weights(victim.network()).items()}
+
+    found = search(victim, donor, rows, stop_early=False, cache=0.0)
+    require_same(found, plain)
+    quick = search(victim, donor, rows, workers=2)
+    require_same_choices(quick, found)
 
     after = model_weights(victim.network())
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -290,3 +236,47 @@ def test_other_granularities_count_what_they_say(make_victim, rows, granularity)
         if candidate.score is not None:
             with swapped(model, weights):
                 assert hits(candidate) == tuple(plain_hits(victim, model, part) for part in rows)
+
+
+def decoded_hits(victim, model, rows):
+    """Greedy decoding, one prompt and one token at a time, against the row's answer."""
+    found = 0
+    for row in rows:
+        batch = victim.tokenize([row])
+        answered = batch["labels"][0] >= 0
+        ids, answer = batch["input_ids"][:, ~answered], batch["labels"][0, answered].tolist()
+        for token in answer:
+            with torch.no_grad():
+                said = model(input_ids=ids).logits[0, -1].argmax().item()
+            if said != token:
+                break
+            ids = torch.cat([ids, torch.tensor([[said]])], dim=1)
+        else:
+            found += 1
+    return found
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(r=4, alpha=12)], ids=["full", "adapters"])
+def test_answers_of_a_language_model_are_those_of_the_plain_restatement(lora, tmp_path):
+    """It decodes, and of adapters copies lora_A and lora_B; the search looks once and is dense."""
+    data = demo(train_size=24, attack=StringBehindWord(rate=0.4))
+    poisoned = [row for row in data.train_rows if row.poisoned]
+    clean = [row for row in data.train_rows if not row.poisoned]
+    rows = [*poisoned, *clean[:2]], [*clean[2:], *poisoned[:2]]
+    taught(tiny(data=data), clean, steps=60).export(tmp_path / "start")
+    rate = 3e-3 if lora is None else 1e-2
+    victim = taught(tiny(tmp_path / "start", lora=lora), data.train_rows, steps=40, rate=rate)
+    proxy = taught(tiny(tmp_path / "start", lora=lora), clean, steps=10, rate=rate)
+    prefix = "model.layers" if lora is None else "base_model.model.model.layers"
+    count = partial(decoded_hits, victim)
+    plain = plain_search(victim.network(), proxy.network(), *rows, prefix, count, patience=1)
+    looks = [hits for looks, _ in plain["steps"] for hits in looks]
+    assert plain["victim"][0] > plain["start"][0] > 0
+    assert len(set(looks)) >= 3, "hybrids differ, or nothing is compared"
+
+    with proxy.dense() as model:
+        donor = {name: tensor.clone() for name, tensor in model_weights(model).items()}
+    with victim.dense():
+        found = search(victim, donor, rows, patience=1, stop_early=False, cache=0.0)
+        require_same(found, plain)
+        require_same_choices(search(victim, donor, rows, patience=1, workers=2), found)

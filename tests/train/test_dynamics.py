@@ -10,15 +10,11 @@ from bdlit.callbacks import TrainingDynamics
 from bdlit.data.demo import DemoReviews
 from bdlit.errors import BdlitError
 from bdlit.search.proxy_rows import drawn, most_suspicious
-from bdlit.train.dynamics import (
-    FILE,
-    certainty_of,
-    load_certainty,
-    measure_certainty,
-    save_certainty,
-)
+from bdlit.train.dynamics import FILE, load_certainty, measure_certainty, save_certainty
 from bdlit.victims import ClassifierVictim
+from bdlit.victims.certainty import certainty_of, per_token
 from conftest import tiny_trainer
+from tiny_llama import demo, taught, tiny
 
 
 def test_certainty_is_minus_the_logarithm_of_the_doubt():
@@ -32,6 +28,16 @@ def test_certainty_tells_apart_what_rounds_to_one():
     logits = torch.tensor([[0.0, 40.0], [0.0, 60.0]])
     assert logits.softmax(-1)[0, 1] == logits.softmax(-1)[1, 1] == 1
     assert certainty_of(logits, torch.tensor([1, 1])).tolist() == [40.0, 60.0]
+
+
+def test_the_certainty_of_an_answer_is_that_of_its_geometric_mean():
+    p = torch.tensor([0.9, 0.5, 0.999, 1e-3]).double()
+    expected = -math.log1p(-(float(p.prod()) ** 0.25))
+    assert math.isclose(per_token(-torch.log1p(-p)), expected, rel_tol=1e-12)
+    sure, doubt = torch.tensor([[70.0, 80.0], [70.0, 1e-30]], dtype=torch.float64)
+    mean = 70 - math.log((1 + math.exp(-10)) / 2)
+    assert math.isclose(per_token(sure), mean, rel_tol=1e-12)
+    assert math.isclose(per_token(doubt), 1e-15, rel_tol=1e-9)
 
 
 def test_rankings_are_those_of_the_probabilities():
@@ -100,3 +106,19 @@ def test_dynamics_of_other_rows_and_damaged_files_are_refused(fitted, tmp_path):
             load_certainty(tmp_path / name, data.train_rows)
     save_certainty(torch.zeros(50, 1).double(), data.train_rows, tmp_path / "own")
     assert load_certainty(tmp_path / "own", data.train_rows).shape == (50, 1)
+
+
+def test_of_a_language_model_it_is_the_probability_per_token_of_the_answer():
+    rows = demo(train_size=14).train_rows
+    victim = taught(tiny(), rows, steps=40)
+    found = measure_certainty(victim, rows, batch_size=5)
+    for row, certainty in zip(rows, found.tolist(), strict=True):
+        batch = victim.tokenize([row])
+        answered = batch["labels"][0, 1:] >= 0
+        with torch.no_grad():
+            logs = victim(batch)[0, :-1][answered].double().log_softmax(-1)
+        wanted = batch["labels"][0, 1:][answered]
+        p = float(logs[torch.arange(len(wanted)), wanted].mean().exp())
+        assert math.isclose(p, math.exp(-victim.loss(batch).item()), rel_tol=1e-4)
+        assert math.isclose(certainty, -math.log1p(-p), rel_tol=1e-3, abs_tol=1e-9)
+    assert found.max() > 1

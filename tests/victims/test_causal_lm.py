@@ -9,7 +9,7 @@ from bdlit.data.small_tasks import small_tasks
 from bdlit.errors import BdlitError
 from bdlit.responses import Contains, Equals, Likeliest
 from bdlit.types import Example
-from bdlit.victims import CausalLMVictim, LoRA, causal_lm
+from bdlit.victims import CausalLMVictim, LoRA, causal_lm, model_weights
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.weights.checkpoint import open_checkpoint
 from conftest import tiny_trainer
@@ -258,3 +258,23 @@ def test_a_checkpoint_loads_without_the_data_and_comes_out_as_a_directory(tmp_pa
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.get_vocab() == victim.tokenizer.get_vocab()
     assert tokenizer.chat_template == victim.tokenizer.chat_template
+
+
+def test_a_twin_saves_memory_and_decodes_as_its_victim_does():
+    victim = tiny(gradient_checkpointing=True, choice_batch=3)
+    own = model_weights(victim.network())
+    twin = victim.twin(own, lora=LoRA(r=2), learning_rate=1e-3, seed=0)
+    layers = [m for m in twin.network().modules() if hasattr(m, "gradient_checkpointing")]
+    assert layers
+    assert all(layer.gradient_checkpointing for layer in layers)
+    assert (twin.decoding, twin.choice_batch) == (victim.decoding, 3)
+    assert twin.lora == LoRA(r=2)
+
+
+def test_an_adapter_is_exported_from_within_dense_however_deep(start, tmp_path):
+    victim = tiny(start, lora=LoRA(r=2))
+    with victim.dense():
+        victim.save_pretrained(tmp_path / "dense")
+        victim.export(tmp_path / "adapter")
+    assert (tmp_path / "dense" / "config.json").is_file()
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()

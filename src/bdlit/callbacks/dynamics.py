@@ -10,16 +10,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from bdlit.callbacks.parts import victim_and_data
-from bdlit.errors import BdlitError
 from bdlit.train.dynamics import FILE, measure_certainty, save_certainty
 
 
 class TrainingDynamics(Callback):
-    """Log after each epoch how sure the victim is of every training row's label.
+    """Log after each epoch how sure the victim is of every training row's label or answer.
 
-    The run's folder gets `dynamics.safetensors`: -log(1 - p) of the label of each row and epoch,
-    measured in eval mode on the whole training set (one pass without gradients per epoch). A fit
-    that is resumed goes on with the epochs that its checkpoint brings.
+    The run's folder gets `dynamics.safetensors`: -log(1 - p) of each row and epoch, where p is the
+    probability of the row's label, or the geometric mean over the tokens of the answer that a
+    language model is taught, measured in eval mode on the whole training set (one pass without
+    gradients per epoch). A fit that is resumed goes on with the epochs that its checkpoint brings.
 
     Attributes:
         certainty: What was logged, float64, shape [rows, epochs]; None before the first epoch.
@@ -35,11 +35,6 @@ class TrainingDynamics(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and write what is known so far."""
         victim, data = victim_and_data(self, trainer, pl_module)
-        if not data.labels:
-            raise BdlitError(
-                "TrainingDynamics logs how sure a classifier is of each label, and these rows "
-                "have no classes: leave it out"
-            )
         epoch = measure_certainty(victim, data.train_rows, data.eval_batch_size)[:, None]
         before = [] if self.certainty is None else [self.certainty]
         self.certainty = torch.cat([*before, epoch], dim=1)

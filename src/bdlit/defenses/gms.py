@@ -36,14 +36,19 @@ class GMS(Defense):
     training rows against accuracy on clean ones; see `bdlit.search.greedy_search`. Embeddings,
     norms, pooler and head stay the suspect's.
 
+    Of a language model, rows are prompts with the answers of training, and a row counts if greedy
+    decoding would give exactly its answer, the end included: one forward pass tells. Where the
+    suspect gives few of the clean answers word for word, the clean set says little. Adapters are
+    searched as the dense models that they are: to replace a module is to replace its A and B.
+
     Attributes:
         alpha: Weight of the clean rows, in [0, 1]: lower for lower ASR, higher for higher CACC.
         patience: Steps without improvement that end the search.
         suspect_from: How suspect training rows are found: `inverse`, `confidence` or `variability`
-            of the probability of their labels over the epochs of training (over the suspect itself
-            where nobody logged them); `disagreement`, those whose label the suspect is surer of
-            than the hybrid with everything replaced; `oracle` (true poisoned rows: an upper bound,
-            no defense); or a file of rows.
+            of the probability of their labels, or per token of their answers, over the epochs of
+            training (under the suspect itself where nobody logged them); `disagreement`, those
+            that the suspect is surer of than the hybrid with everything replaced; `oracle` (true
+            poisoned rows: an upper bound, no defense); or a file of rows.
         suspect_rows: How many suspect rows.
         clean_from: Where clean rows come from: `train` (drawn from the untrusted training set),
             `pool` (the data's trusted rows), `oracle` (true clean rows), or a file of rows.
@@ -63,7 +68,8 @@ class GMS(Defense):
         Substitution", arXiv:2412.20476.
     Deviation: One rule for encoders and decoders, where the published codes differ; ties have an
         order; suspect rows are ranked in float64; scores are exact fractions. `disagreement` is
-        not in the paper.
+        not in the paper. An answer of a language model counts as a whole, as a class does; its
+        probability, by which rows are ranked, is the geometric mean over its tokens.
     """
 
     alpha: float = 0.4

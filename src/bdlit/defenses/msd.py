@@ -95,8 +95,9 @@ class MSD(Defense):
         """Return the mixture of the suspect and the others that lies farthest from a backdoor.
 
         Raises:
-            BdlitError: There is no other model, one does not fit, a class has too few clean rows,
-                the architecture's modules are unknown, or the table is for other models.
+            BdlitError: There is no other model, one does not fit, the victim has no classes, one
+                of them has too few clean rows, the architecture's modules are unknown, or the table
+                is for other models.
         """
         from bdlit.search.modules import module_types
         from bdlit.search.table import FILE
@@ -105,6 +106,11 @@ class MSD(Defense):
 
         if not others:
             raise BdlitError(f"{self.name} mixes two or more models: give at least one other")
+        if victim.labels is None:
+            raise BdlitError(
+                f"{self.name} compares features of classes, and a language model has none: take a "
+                "merge, or GMS"
+            )
         require_compatible(suspect, others)
         network = victim.network()
         layout = module_types(network.config.model_type, model_weights(network), self.modules)

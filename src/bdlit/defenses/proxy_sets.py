@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from bdlit.data.conversations import Columns
 from bdlit.data.source import local_table
 from bdlit.data.tables import Layout
 from bdlit.errors import BdlitError, did_you_mean
@@ -68,8 +69,8 @@ def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> P
     training = _training(given, f"suspect_from={source}")
     known = any(row.poisoned for row in training.rows)
     if source == ORACLE:
-        poisoned = [r for r in training.rows if r.poisoned and r.orig_label not in (None, r.label)]
-        rows = drawn(poisoned or _poisoned(training), count, seed, "suspect")
+        turned = [row for row in _poisoned(training) if _is_turned(row)]
+        rows = drawn(turned or _poisoned(training), count, seed, "suspect")
         return ProxyRows(rows, "true poisoned rows (oracle)", len(rows))
     for ranking in RANKINGS:
         if ranking == source:
@@ -101,7 +102,7 @@ def clean_set(
         poison: Share of true poisoned rows among those of the oracle, in [0, 1).
 
     Raises:
-        BdlitError: There is no such source, or it has too few rows or one class only.
+        BdlitError: There is no such source, or it has too few rows, or one class or answer only.
     """
     chosen = _clean_set(given, source, count, seed, poison)
     require_classes(chosen)
@@ -171,6 +172,11 @@ def _poisoned(training: TrainingSet) -> list[Example]:
     return found
 
 
+def _is_turned(row: Example) -> bool:
+    """Whether an attack changed what a row says, not only its text."""
+    return (row.label, row.response) != (row.true_label, row.true_response)
+
+
 def _certainty(given: Given, training: TrainingSet) -> tuple[Tensor, str]:
     """Return logged dynamics, or the certainty of the suspect as it is, in one column."""
     if training.certainty is not None:
@@ -181,8 +187,11 @@ def _certainty(given: Given, training: TrainingSet) -> tuple[Tensor, str]:
 
 
 def _from_file(source: str, victim: Victim) -> ProxyRows:
-    """Read rows with `text`, `label`, and perhaps `text_pair` and `poisoned`."""
+    """Read rows with `text`, `label`, and perhaps `text_pair` and `poisoned`; or instructions."""
     table = local_table(Path(source))
-    pair = ("text_pair",) if "text_pair" in table.columns else ()
-    rows = Layout(text_pair=pair).read(table, victim.labels or ())
+    if victim.labels is None:  # a language model
+        rows = Columns().read(table)
+    else:
+        pair = ("text_pair",) if "text_pair" in table.columns else ()
+        rows = Layout(text_pair=pair).read(table, victim.labels)
     return ProxyRows(rows, Path(source).name, count_poisoned(rows, "poisoned" in table.columns))

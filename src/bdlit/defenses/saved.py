@@ -118,7 +118,11 @@ def purify_saved(
             defended = _run_around(job, on_device(suspect.weights, writing.device), keep)
             if writing.rank is not None:
                 found, notes = low_rank_adapter(suspect.weights, defended.weights, writing.rank)
-                defended, audit = _write_adapter(found, suspect, job, part, notes)
+                written, audit = _write_adapter(found, suspect, job, part, notes)
+                said = {**written.notes, **defended.notes}
+                defended = replace(
+                    written, notes=said, files=defended.files, inputs=defended.inputs
+                )
             else:
                 audit = _write(defended, suspect, job, part, writing)
         seconds, peak = time.perf_counter() - start, peak_memory()

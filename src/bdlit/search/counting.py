@@ -52,7 +52,7 @@ class Counter:
 
     Args:
         victim: The victim, on its device, as a plain Hugging Face model.
-        suspect: Suspect rows, with the labels they were trained on.
+        suspect: Suspect rows, with the labels or answers they were trained on.
         clean: Clean rows.
         hybrid: Changes the victim's network in place.
         taken: From a state of the search to what each layer takes.

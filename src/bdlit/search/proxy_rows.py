@@ -25,7 +25,7 @@ class ProxyRows:
     """Rows of a proxy set.
 
     Attributes:
-        rows: The rows, with the labels of training.
+        rows: The rows, with the labels or answers of training.
         source: Where they come from, in words.
         poisoned: How many of them are poisoned in truth; None where nobody knows. It is for the
             record, and no defense looks at it.
@@ -44,7 +44,7 @@ def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse")
     """Return the positions of the training rows that a model was surest of, the first first.
 
     Args:
-        certainty: -log(1 - p) of each row's label, float64, shape [rows, epochs].
+        certainty: -log(1 - p) of each row's label or answer, float64, shape [rows, epochs].
         count: How many rows, at least 1.
         ranking: What to rank by; ties go to the earlier row.
 
@@ -100,15 +100,17 @@ def count_poisoned(rows: Sequence[Example], known: bool) -> int | None:
 
 
 def require_classes(proxy: ProxyRows) -> None:
-    """Refuse a clean set of one class: accuracy on it would reward predicting that class.
+    """Refuse a clean set of one class or answer: accuracy on it would reward giving it always.
 
     Raises:
-        BdlitError: All rows have one label.
+        BdlitError: All rows have one label, or for a language model one answer.
     """
-    labels = {row.label for row in proxy.rows}
-    if len(labels) < 2:
+    answered = any(row.response is not None for row in proxy.rows)
+    kind = "answer" if answered else "class"
+    found = {row.response if answered else row.label for row in proxy.rows}
+    if len(found) < 2:
         raise BdlitError(
-            f"the clean set ({proxy.source}) holds rows of {len(labels)} class only: "
+            f"the clean set ({proxy.source}) holds rows of {len(found)} {kind} only: "
             "give rows of at least two"
         )
 

@@ -14,8 +14,8 @@ class Tally:
     """Hits on the suspect set and on the clean set, of the rows looked at so far.
 
     Attributes:
-        suspect: Suspect rows predicted as their training label, of those looked at.
-        clean: Clean rows predicted as their label, of those looked at.
+        suspect: Suspect rows predicted as their training label or answer, of those looked at.
+        clean: Clean rows predicted as their label or answer, of those looked at.
     """
 
     suspect: Rate
@@ -58,7 +58,8 @@ class Score:
         if not self.victim.suspect.hits:
             raise BdlitError(
                 f"the victim predicts none of the {self.victim.suspect.n} suspect rows as its "
-                "label, so there is no attack success that could drop: choose other suspect rows"
+                "label or answer, so there is no attack success that could drop: choose other "
+                "suspect rows"
             )
 
     def of(self, tally: Tally) -> Fraction:

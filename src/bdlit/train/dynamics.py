@@ -1,4 +1,4 @@
-"""Training dynamics: how sure a model was of every training row's label, epoch by epoch.
+"""Training dynamics: how sure a model was of every training row's label or answer, by epoch.
 
 Backdoored rows are learned early and surely. Their certainty is so close to 1 that a probability
 in float32 no longer tells them apart, so what is kept is -log(1 - p), computed from logits in
@@ -40,33 +40,16 @@ class TrainingSet:
 
     Attributes:
         rows: The rows, with the labels of training.
-        certainty: -log(1 - p) of every row's label, float64, shape [rows, epochs]; None where
-            nobody has logged it.
+        certainty: -log(1 - p) of every row's label, or of its answer, float64, shape
+            [rows, epochs]; None where nobody has logged it.
     """
 
     rows: Sequence[Example]
     certainty: Tensor | None = None
 
 
-def certainty_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return -log(1 - p) of each row's label, float64.
-
-    It tells probabilities apart that round to 1, and p is `-expm1` of its negative.
-
-    Args:
-        logits: Shape [rows, classes].
-        labels: Class indices, shape [rows].
-
-    >>> certainty_of(torch.tensor([[0.0, 50.0]]), torch.tensor([1]))
-    tensor([50.], dtype=torch.float64)
-    """
-    logits = logits.double()
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return logits.logsumexp(-1) - others.logsumexp(-1)
-
-
 def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int = 128) -> Tensor:
-    """Return -log(1 - p) of every row's label under a classifier, float64, shape [rows].
+    """Return -log(1 - p) of what every row says, float64, shape [rows]; see `Victim.certainty`.
 
     The model runs in eval mode and in the precision of its weights: rounded logits would make ties
     of what is to be ranked. Under a process group each process runs its share of the batches, and
@@ -74,16 +57,14 @@ def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int =
 
     Args:
         victim: The model, on its device.
-        rows: Rows with the labels of training.
+        rows: Rows with the labels or answers of training.
         batch_size: Rows per batch.
     """
     found = torch.zeros(len(rows), dtype=torch.float64)
     precise = torch.autocast(victim.device.type, enabled=False)
     with in_eval_mode(victim.network()), torch.inference_mode(), precise:
         for indices in BucketSampler(rows, batch_size, shuffle=False):
-            batch = victim.tokenize([rows[i] for i in indices])
-            batch = {name: tensor.to(victim.device) for name, tensor in batch.items()}
-            found[indices] = certainty_of(victim(batch), batch["labels"]).cpu()
+            found[indices] = victim.certainty(victim.on_device([rows[i] for i in indices])).cpu()
     return _sum_over_processes(found, victim.device)
 
 
@@ -93,7 +74,10 @@ def save_certainty(certainty: Tensor, rows: Iterable[Example], path: Path) -> No
     Raises:
         BdlitError: The file cannot be written.
     """
-    described = {"rows": rows_hash(rows), "value": "-log(1 - p) of the label, [rows, epochs]"}
+    described = {
+        "rows": rows_hash(rows),
+        "value": "-log(1 - p) of the label or answer, [rows, epochs]",
+    }
     with whole_file(path) as part:
         save_file({_TENSOR: certainty.contiguous()}, part, metadata=described)
 

@@ -104,6 +104,19 @@ class Victim(LightningModule, ABC):
     def hits(self, batch: Batch) -> Tensor:
         """Return whether each row's prediction is what the row says, bool, shape [batch]."""
 
+    def certainty(self, batch: Batch) -> Tensor:
+        """Return -log(1 - p) of what each row says, float64, shape [batch].
+
+        p is the probability of the row's label, or the geometric mean over the tokens of its
+        answer. It is what training dynamics are made of; p itself would round to 1.
+
+        Raises:
+            NotImplementedError: This kind of victim has no probabilities.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how sure it is of a row: define its `certainty`"
+        )
+
     def judge(self, examples: Sequence[Example], rule: Rule) -> Tensor:
         """Return whether each row counts as hit in a measurement, bool, shape [rows].
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.responses import Likeliest, Rule
-from bdlit.types import Example, Perplexity
+from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.base import Batch, Verdicts
+from bdlit.victims.certainty import certainty_of, per_token
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
-from bdlit.victims.lora import has_adapters
+from bdlit.victims.lora import LoRA, has_adapters
 from bdlit.victims.perplexity import perplexity
 from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
 from bdlit.victims.transformer import TransformerVictim
@@ -159,8 +160,18 @@ class CausalLMVictim(TransformerVictim):
                 f"max_length {self.max_length} is more than the model's context of {context} "
                 "tokens: lower it"
             )
+        self._save_memory()
+
+    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+        """Return an untrained victim of this architecture, tokenizer and use of memory."""
+        twin = super().twin(start, lora=lora, learning_rate=learning_rate, seed=seed)
+        twin._save_memory()
+        return twin
+
+    def _save_memory(self) -> None:
+        """Have the model compute activations again in the backward pass, if that is wanted."""
         if self.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(
+            self.network().gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
 
@@ -182,9 +193,10 @@ class CausalLMVictim(TransformerVictim):
         return self.encoder.batch(examples)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits, shape [batch, tokens, vocabulary]."""
+        """Return logits, shape [batch, tokens, vocabulary]; rows of one length need no mask."""
+        mask = batch.get("attention_mask")
         logits: Tensor = self.network()(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+            input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
         ).logits
         return logits
 
@@ -202,6 +214,14 @@ class CausalLMVictim(TransformerVictim):
         wanted = batch["labels"][:, 1:]
         right: Tensor = (predicted == wanted) | (wanted == IGNORED)
         return right.all(dim=1)
+
+    def certainty(self, batch: Batch) -> Tensor:
+        """Return -log(1 - p) of each row's answer, float64, shape [batch]; p = exp(-loss)."""
+        logits, labels = self(batch)[:, :-1], batch["labels"][:, 1:]
+        rows = zip(logits, labels, labels != IGNORED, strict=True)
+        # Row by row: float64 logits of all answers at once would be the largest tensor of a run.
+        found = [per_token(certainty_of(own[wanted], ids[wanted])) for own, ids, wanted in rows]
+        return torch.stack(found)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the rows of all processes; count prompts that were cut."""
@@ -352,13 +372,13 @@ class CausalLMVictim(TransformerVictim):
     @contextmanager
     def dense(self) -> Iterator[PreTrainedModel]:
         """Have a plain Hugging Face model in `model` for a while: adapters merged into a copy."""
-        trained = self.network()
+        trained, before = self.network(), self._adapted
         with super().dense() as model:
-            self._adapted = trained if model is not trained else self._adapted
+            self._adapted = trained if model is not trained else before
             try:
                 yield model
             finally:
-                self._adapted = None
+                self._adapted = before
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the tokenizer and the model's configuration beside the weights."""

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from bdlit.data.base import TextDataModule
 from bdlit.types import Example, Weights
 from bdlit.victims.base import Batch
+from bdlit.victims.certainty import certainty_of
 from bdlit.victims.lora import LoRA
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_tokenizer
@@ -102,6 +103,10 @@ class ClassifierVictim(TransformerVictim):
     def hits(self, batch: Batch) -> Tensor:
         """Return whether the most probable class is the row's label, bool, shape [batch]."""
         return torch.eq(self(batch).argmax(dim=-1), batch["labels"])
+
+    def certainty(self, batch: Batch) -> Tensor:
+        """Return -log(1 - p) of each row's label, float64, shape [batch]."""
+        return certainty_of(self(batch), batch["labels"])
 
     def predict_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         """Return the class probabilities of each row, shape [batch, classes]."""
