@@ -57,6 +57,7 @@ def written(folder, **changes):
             "WAG-benign": {"defense": {"class_path": "WAG"}, "others": ["benign"]},
             "TIES-all": {"defense": {"class_path": "TIES"}, "others": "all"},
             "DARE-all": {"defense": {"class_path": "DARE"}, "others": "all"},
+            "Linear-start": {"defense": {"class_path": "Linear"}, "others": ["start"]},
         },
     }
     file = folder / "study.yaml"
@@ -78,7 +79,7 @@ def finished(tmp_path_factory):
 def test_every_cell_has_one_result_per_attack(finished):
     results = read_results(finished / "results.jsonl")
     cells = {(r.victim, r.defense) for r in results}
-    defenses = {UNDEFENDED, "WAG-benign", "TIES-all", "DARE-all"}
+    defenses = {UNDEFENDED, "WAG-benign", "TIES-all", "DARE-all", "Linear-start"}
     assert cells == {("benign", UNDEFENDED)} | {
         (victim, defense) for victim in ("badnet", "insertsent") for defense in defenses
     }
@@ -88,14 +89,17 @@ def test_every_cell_has_one_result_per_attack(finished):
 
 
 def test_a_cell_is_the_defense_by_hand(finished):
-    from bdlit.defenses import WAG
+    from bdlit.defenses import WAG, Linear
 
-    models = [
-        open_weights(finished / "models" / f"{n}-seed0" / "model") for n in ("badnet", "benign")
-    ]
-    by_hand = WAG().apply(models[0], others=models[1:]).weights
-    saved = open_weights(finished / "defended" / "badnet-seed0" / "WAG-benign")
-    assert fingerprint(saved) == fingerprint(by_hand)
+    suspect, benign, start = (
+        open_weights(finished / "models" / f"{name}-seed0" / "model")
+        for name in ("badnet", "benign", "start")
+    )
+    cells = {"WAG-benign": (WAG(), benign), "Linear-start": (Linear(), start)}
+    for cell, (defense, other) in cells.items():
+        by_hand = defense.apply(suspect, others=[other]).weights
+        saved = open_weights(finished / "defended" / "badnet-seed0" / cell)
+        assert fingerprint(saved) == fingerprint(by_hand), cell
 
 
 def test_a_second_run_computes_nothing_and_shows_the_same(finished, capsys):

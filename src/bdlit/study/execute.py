@@ -159,9 +159,13 @@ class Study:
     def _job(self, victim: Victim, data: TextDataModule, cell: str, subject: Subject) -> Job:
         treatment = self.plan.defenses[cell]
         names = self.plan.others_of(cell, subject.victim)
-        others = [self._relative(victim, name, subject.seed) for name in names]
-        uses = treatment.defense.uses
-        base = self._base(victim, data, subject.seed) if "base" in uses else None
+        uses, base = treatment.defense.uses, None
+        if "base" in uses or START in names:
+            base = self._base(victim, data, subject.seed)
+        others = [
+            base if base and name == START else self._relative(victim, name, subject.seed)
+            for name in names
+        ]
         watched = "suspect_train" in uses
         who = subject.victim, subject.seed
         training = self.workshop.training_set(*who, data) if watched else None
@@ -169,7 +173,7 @@ class Study:
             name=cell,
             defense=self._with_strategy(treatment, subject.seed),
             others=others,
-            base=base,
+            base=base if "base" in uses else None,
             clean=data.clean_pool,
             victim=victim,
             suspect_train=training,

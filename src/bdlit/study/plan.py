@@ -52,7 +52,8 @@ class Treatment:
     Attributes:
         defense: The method.
         others: Names of the models beside the suspect, or `all`; the suspect itself is left out,
-            and so are models that were tuned from a purified one.
+            and so are models that were tuned from a purified one. `start` is the checkpoint that
+            all were fine-tuned from.
         strategy_from: A model and its treatment by GMS whose strategy the defense applies.
     """
 
@@ -109,7 +110,8 @@ class Plan:
         for name, treatment in self.defenses.items():
             self._require_purified(f"defenses.{name}.strategy_from", treatment.strategy_from)
             if not isinstance(treatment.others, str):
-                self._require_models(f"defenses.{name}.others", treatment.others)
+                named = [other for other in treatment.others if other != START]
+                self._require_models(f"defenses.{name}.others", named)
             for suspect in self.suspect_names:
                 if "others" in treatment.defense.needs and not self.others_of(name, suspect):
                     raise BdlitError(
