@@ -241,7 +241,7 @@ def draw(peaks: dict[str, list[tuple[float, float]]], file: Path) -> None:
         style = "--" if "mergekit" in name else "-"
         marker, colour = MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)]
         axes.plot(*zip(*points, strict=True), style, marker=marker, color=colour, label=name)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(peak for points in peaks.values() for _, peak in points))
     axes.set_xlabel("size of the model (GB)", color=INK)
     axes.set_ylabel("peak anonymous memory (GB)", color=INK)
     axes.grid(axis="y", color=QUIET, alpha=0.25, lw=0.6)

@@ -18,7 +18,8 @@ TINY_LLAMA = CONFIGS / "debug" / "tiny-llama.yaml"
 FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
 DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
 PROPERTIES = sorted((CONFIGS / "study").glob("gms-*.yaml"))
-STUDY = sorted({*(CONFIGS / "study").glob("*.yaml")} - {*PROPERTIES})
+LANGUAGE = CONFIGS / "study" / "quickstart-llm.yaml"
+STUDY = sorted({*(CONFIGS / "study").glob("*.yaml")} - {*PROPERTIES, LANGUAGE})
 
 
 def by_name(path):
@@ -107,6 +108,24 @@ def test_defend(config, folder, tiny_start):
     defenses -= config.read_text().count("TrainingDynamics")
     assert len(results) == defenses  # the callback stands for the victim
     assert all(result.error is None for result in results)
+
+
+def test_study_of_language_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--trainer.init_args.max_epochs=1",
+        "--start.trainer.init_args.max_epochs=1",
+        "--start.data.init_args.train_size=48",
+        "--data.init_args.train_size=64",
+        "--data.init_args.test_size=20",
+        "--data.init_args.clean_pool_size=16",
+    ]
+    assert main(["study", f"--config={LANGUAGE}", *options, "--out=out"]) == 0
+    results = [r for r in read_results(tmp_path / "out" / "results.jsonl") if r.defense != "none"]
+    assert {r.victim for r in results} == {"cba", "target-string"}
+    assert {r.defense for r in results} == {"Conflict", "WAG-benign", "WAG-start"}
+    assert all(r.error is None and r.floor for r in results)
+    assert all("swapped" in r.false_triggers for r in results if r.attack == "cba")
 
 
 @pytest.mark.parametrize("config", STUDY, ids=by_name)

@@ -19,6 +19,7 @@ EXPECTED_WARNINGS = (
     ".*overridden `(on_before_batch_transfer|transfer_batch_to_device)` in `LightningModule`.*",
     # No validation split is a way to train, not an oversight.
     ".*Total length of `list` across ranks is zero.*",
+    ".*defined a `validation_step` but have no `val_dataloader`.*",
     # Lightning's own affair with torch.
     ".*treespec, LeafSpec.*",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,10 @@ def with_adapters(model: PreTrainedModel, lora: LoRA, *, task: str, seed: int) -
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules or []) or "all-linear",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*is_gradient_checkpointing.*"
+        )  # of peft to transformers
         torch.manual_seed(seed)
         return get_peft_model(model, settings)
 
