@@ -159,13 +159,9 @@ class Study:
     def _job(self, victim: Victim, data: TextDataModule, cell: str, subject: Subject) -> Job:
         treatment = self.plan.defenses[cell]
         names = self.plan.others_of(cell, subject.victim)
-        uses, base = treatment.defense.uses, None
-        if "base" in uses or START in names:
-            base = self._base(victim, data, subject.seed)
-        others = [
-            base if base and name == START else self._relative(victim, name, subject.seed)
-            for name in names
-        ]
+        others = [self._relative(victim, data, name, subject.seed) for name in names]
+        uses = treatment.defense.uses
+        base = self._relative(victim, data, START, subject.seed) if "base" in uses else None
         watched = "suspect_train" in uses
         who = subject.victim, subject.seed
         training = self.workshop.training_set(*who, data) if watched else None
@@ -173,7 +169,7 @@ class Study:
             name=cell,
             defense=self._with_strategy(treatment, subject.seed),
             others=others,
-            base=base if "base" in uses else None,
+            base=base,
             clean=data.clean_pool,
             victim=victim,
             suspect_train=training,
@@ -191,13 +187,10 @@ class Study:
         folder = self._purified(*treatment.strategy_from, seed)
         return replace(treatment.defense, strategy=str(folder / FILE))
 
-    def _relative(self, victim: Victim, name: str, seed: int) -> Relative:
-        return open_relative(str(self.workshop.model(name, seed)), victim, name)
-
-    def _base(self, victim: Victim, data: TextDataModule, seed: int) -> Relative:
-        """Return the checkpoint that the models of a seed were fine-tuned from."""
-        if self.plan.start is not None:
-            return self._relative(victim, START, seed)
+    def _relative(self, victim: Victim, data: TextDataModule, name: str, seed: int) -> Relative:
+        """Return a model of the study; `start` is the checkpoint that a seed's were tuned from."""
+        if name != START or self.plan.start is not None:
+            return open_relative(str(self.workshop.model(name, seed)), victim, name)
         from bdlit.victims.base import model_weights
 
         fresh = self.workshop.victim(seed)
