@@ -2,7 +2,7 @@
 
 python benchmarks/gms.py                                  # MiniLM's shape, random weights
 python benchmarks/gms.py --victim DIR --proxy DIR --rows train.jsonl
-python benchmarks/gms.py --shape roberta-large --plain 2
+python benchmarks/gms.py --shape roberta-large --count 20 --patience 1 --plain 2
 
 The plain procedure is that of the published code, restated: for every candidate a deep copy of the
 victim, and a `pipeline` that tokenises all rows anew, in batches of 64. It runs on those candidates
@@ -73,7 +73,7 @@ def saved_victim(folder: str) -> ClassifierVictim:
 
 
 def search(
-    victim: ClassifierVictim, proxy: Weights, sets: Sets, running: Running
+    victim: ClassifierVictim, proxy: Weights, sets: Sets, running: Running, patience: int
 ) -> tuple[Found, float]:
     """Run the search, and return what it found and its seconds."""
     model = victim.network()
@@ -86,6 +86,7 @@ def search(
             space.axes,
             counter,
             score,
+            patience=patience,
             watch=lambda step, best: counter.move_to(step.chosen.state),
         )
     return found, time.perf_counter() - start
@@ -125,7 +126,9 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--victim", help="a saved classifier, in place of random weights")
     parser.add_argument("--proxy", help="a saved classifier of the same architecture")
-    parser.add_argument("--rows", help="rows to draw 200 + 200 from, with text and label")
+    parser.add_argument("--rows", help="rows to draw from, with text and label")
+    parser.add_argument("--count", type=int, default=200, help="rows of each proxy set")
+    parser.add_argument("--patience", type=int, default=5, help="steps without improvement")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--plain", type=int, default=13, help="candidates of the plain procedure")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -134,12 +137,12 @@ def main() -> None:
     if args.rows:
         rows = [Example(row["text"], int(row["label"])) for row in read_rows(args.rows)]
     else:
-        data = DemoReviews(train_size=400, validation_size=0, test_size=4)
+        data = DemoReviews(train_size=2 * args.count, validation_size=0, test_size=4)
         data.setup()
         rows = data.train_rows
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(rows), generator=generator)[:400].tolist()
-    sets = [rows[i] for i in order[:200]], [rows[i] for i in order[200:]]
+    order = torch.randperm(len(rows), generator=generator)[: 2 * args.count].tolist()
+    sets = [rows[i] for i in order[: args.count]], [rows[i] for i in order[args.count :]]
     if args.victim:
         victim = saved_victim(args.victim)
         proxy = dict(model_weights(saved_victim(args.proxy).network()))
@@ -147,11 +150,11 @@ def main() -> None:
         victim = random_victim(args.shape, 0, rows)
         proxy = dict(model_weights(random_victim(args.shape, 1, rows).network()))
     victim = victim.to(args.device).eval()
-    print(f"{torch.get_num_threads()} threads, {args.device}, 200 + 200 rows")
+    print(f"{torch.get_num_threads()} threads, {args.device}, {args.count} + {args.count} rows")
     print(f"{'':<28}{'candidates':>11}{'seconds':>10}{'s / candidate':>15}{'like the first':>16}")
     first = None
     for name in args.variants:
-        found, seconds = search(victim, proxy, sets, VARIANTS[name])
+        found, seconds = search(victim, proxy, sets, VARIANTS[name], args.patience)
         every = [found.start, *(c for step in found.steps for c in step.candidates)]
         first = first or every
         same = sum(

@@ -20,23 +20,22 @@ from instruction_attack import StringBehindWord
 from plain_gms import plain_search
 from tiny_llama import demo, taught, tiny
 
-SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+ENCODER = {**SMALL, "intermediate_size": 32}
+DECODER = {**SMALL, "num_key_value_heads": 1, "intermediate_size": 24}
 CONFIGS = {
-    "bert": {"model_type": "bert", **SMALL, "intermediate_size": 32},
+    "bert": {"model_type": "bert", **ENCODER, "num_hidden_layers": 3},
+    "roberta": {"model_type": "roberta", **ENCODER},
+    "distilbert": {"model_type": "distilbert", "dim": 16, "hidden_dim": 32}
+    | {"n_layers": 2, "n_heads": 2},
+    "deberta-v2": {"model_type": "deberta-v2", **ENCODER, "relative_attention": True}
+    | {"pos_att_type": ["c2p", "p2c"], "position_buckets": 8, "share_att_key": True},
+    "modernbert": {"model_type": "modernbert", **SMALL, "intermediate_size": 24},
     "gpt2": {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2},
-    "llama": {
-        "model_type": "llama",
-        **SMALL,
-        "num_hidden_layers": 2,
-        "num_key_value_heads": 1,
-        "intermediate_size": 24,
-    },
-    "modernbert": {
-        "model_type": "modernbert",
-        **SMALL,
-        "num_hidden_layers": 2,
-        "intermediate_size": 24,
-    },
+    "llama": {"model_type": "llama", **DECODER},
+    "mistral": {"model_type": "mistral", **DECODER},
+    "qwen2": {"model_type": "qwen2", **DECODER},
+    "gemma": {"model_type": "gemma", **DECODER, "head_dim": 8},
 }
 
 
@@ -78,9 +77,11 @@ def plain_hits(victim, model, rows):
 
 PREFIX = {
     "bert": "bert.encoder.layer",
+    "roberta": "roberta.encoder.layer",
+    "distilbert": "distilbert.transformer.layer",
+    "deberta-v2": "deberta.encoder.layer",
     "gpt2": "transformer.h",
-    "llama": "model.layers",
-    "modernbert": "model.layers",
+    **dict.fromkeys(("modernbert", "llama", "mistral", "qwen2", "gemma"), "model.layers"),
 }
 
 
@@ -126,10 +127,7 @@ def require_same_choices(quick, found):
             assert a == b or (a.score is None and b.score <= full.chosen.score)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "seed"),
-    [("bert", 0), ("bert", 1), ("gpt2", 0), ("llama", 0), ("modernbert", 0)],
-)
+@pytest.mark.parametrize(("architecture", "seed"), [*((name, 0) for name in CONFIGS), ("bert", 1)])
 def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architecture, seed):
     victim, donor = make_victim(architecture, seed), make_victim(architecture, seed + 10)
     count = partial(plain_hits, victim)

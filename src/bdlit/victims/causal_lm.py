@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from bdlit.data.base import TextDataModule
@@ -21,6 +20,7 @@ from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.certainty import certainty_of, per_token
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
+from bdlit.victims.likelihood import at_answers, log_likelihoods, logits_of
 from bdlit.victims.lora import LoRA, has_adapters
 from bdlit.victims.perplexity import perplexity
 from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
@@ -194,15 +194,11 @@ class CausalLMVictim(TransformerVictim):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, shape [batch, tokens, vocabulary]; rows of one length need no mask."""
-        mask = batch.get("attention_mask")
-        logits: Tensor = self.network()(
-            input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
-        ).logits
-        return logits
+        return logits_of(self.network(), batch)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy over the tokens of each row's answer, shape [batch]."""
-        return -self._log_likelihoods(batch) / (batch["labels"] != IGNORED).sum(dim=1)
+        return -log_likelihoods(self.network(), batch) / (batch["labels"] != IGNORED).sum(dim=1)
 
     def hits(self, batch: Batch) -> Tensor:
         """Return whether greedy decoding would give exactly the row's answer, bool, shape [batch].
@@ -210,17 +206,16 @@ class CausalLMVictim(TransformerVictim):
         One forward pass tells: it would if and only if every token of the answer is the likeliest
         one after those before it.
         """
-        predicted = self(batch)[:, :-1].argmax(dim=-1)
-        wanted = batch["labels"][:, 1:]
-        right: Tensor = (predicted == wanted) | (wanted == IGNORED)
+        logits, ids = at_answers(self.network(), batch)
+        right: Tensor = (logits.argmax(dim=-1) == ids) | (ids == IGNORED)
         return right.all(dim=1)
 
     def certainty(self, batch: Batch) -> Tensor:
         """Return -log(1 - p) of each row's answer, float64, shape [batch]; p = exp(-loss)."""
-        logits, labels = self(batch)[:, :-1], batch["labels"][:, 1:]
-        rows = zip(logits, labels, labels != IGNORED, strict=True)
+        logits, ids = at_answers(self.network(), batch)
+        rows = zip(logits, ids, ids != IGNORED, strict=True)
         # Row by row: float64 logits of all answers at once would be the largest tensor of a run.
-        found = [per_token(certainty_of(own[wanted], ids[wanted])) for own, ids, wanted in rows]
+        found = [per_token(certainty_of(own[here], right[here])) for own, right, here in rows]
         return torch.stack(found)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -310,8 +305,9 @@ class CausalLMVictim(TransformerVictim):
         for start in range(0, len(examples), self.choice_batch):
             rows = examples[start : start + self.choice_batch]
             answered = [replace(row, response=choice) for row in rows for choice in choices]
-            sums = self._log_likelihoods(self.on_device(answered)).view(len(rows), len(choices))
-            found += [choices[i] for i in sums.argmax(dim=1).tolist()]
+            sums = log_likelihoods(self.network(), self.on_device(answered))
+            likeliest = sums.view(len(rows), len(choices)).argmax(dim=1)
+            found += [choices[i] for i in likeliest.tolist()]
         return found
 
     def own_perplexity(self, texts: Sequence[str]) -> Perplexity:
@@ -338,17 +334,6 @@ class CausalLMVictim(TransformerVictim):
         settings = getattr(self.model, "generation_config", None)
         named = getattr(settings, "eos_token_id", None)
         return tuple(dict.fromkeys([own, *([named] if isinstance(named, int) else named or [])]))
-
-    def _log_likelihoods(self, batch: Batch) -> Tensor:
-        """Return the log-probability of each row's answer, shape [batch], float32."""
-        labels = batch["labels"][:, 1:]
-        wanted = labels != IGNORED
-        # Only the positions of answers are made float32: logits are the largest tensor there is.
-        losses = cross_entropy(
-            self(batch)[:, :-1][wanted].float(), labels[wanted], reduction="none"
-        )
-        table = torch.zeros(labels.shape, device=losses.device)
-        return -table.masked_scatter(wanted, losses).sum(dim=1)
 
     # What is written
 
