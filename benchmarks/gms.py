@@ -73,7 +73,7 @@ def saved_victim(folder: str) -> ClassifierVictim:
 
 
 def search(
-    victim: ClassifierVictim, proxy: Weights, sets: Sets, running: Running, patience: int
+    victim: ClassifierVictim, proxy: Weights, sets: Sets, running: Running, patience: int = 5
 ) -> tuple[Found, float]:
     """Run the search, and return what it found and its seconds."""
     model = victim.network()
