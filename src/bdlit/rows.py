@@ -89,7 +89,7 @@ def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[Row]:
     return rows
 
 
-def column(rows: Sequence[Row], name: str, path: str | Path) -> list[Any]:
+def column(rows: Sequence[Mapping[str, Any]], name: str, path: str | Path) -> list[Any]:
     """Return the values of one column of a table; None where a row has none.
 
     Args:
