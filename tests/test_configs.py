@@ -11,6 +11,7 @@ from bdlit.cli import main
 from bdlit.data.grammar import demo_reviews
 from bdlit.data.small_tasks import small_tasks
 from bdlit.evaluation import read_results
+from tiny_llama import tiny
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = CONFIGS / "debug" / "tiny.yaml"
@@ -19,7 +20,10 @@ FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
 DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
 PROPERTIES = sorted((CONFIGS / "study").glob("gms-*.yaml"))
 LANGUAGE = CONFIGS / "study" / "quickstart-llm.yaml"
-STUDY = sorted({*(CONFIGS / "study").glob("*.yaml")} - {*PROPERTIES, LANGUAGE})
+PARTS = CONFIGS / "study" / "conflict-parts.yaml"
+STORIES = [CONFIGS / "study" / f"{name}.yaml" for name in ("stories", "stories-lora")]
+LANGUAGES = {LANGUAGE, PARTS, *STORIES}
+STUDY = sorted({*(CONFIGS / "study").glob("*.yaml")} - {*PROPERTIES, *LANGUAGES})
 
 
 def by_name(path):
@@ -126,6 +130,55 @@ def test_study_of_language_models(tmp_path, monkeypatch):
     assert {r.defense for r in results} == {"Conflict", "WAG-benign", "WAG-start"}
     assert all(r.error is None and r.floor for r in results)
     assert all("swapped" in r.false_triggers for r in results if r.attack == "cba")
+
+
+def test_study_of_clean_and_backdoored_parts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = re.sub(
+        r"train_size: \d+, test_size: \d+", "train_size: 40, test_size: 8", PARTS.read_text()
+    )
+    (tmp_path / "parts.yaml").write_text(config)
+    steps = ["--trainer.init_args.max_steps=2", "--start.trainer.init_args.max_epochs=1"]
+    assert main(["study", "--config=parts.yaml", *steps, "--seeds=[0]", "--out=out"]) == 0
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert all(r.error is None and r.floor for r in results)
+    treated = {(r.victim, r.defense) for r in results if r.defense != "none"}
+    suspects = {"backdoor-only", "victim", "mirror"}
+    assert treated == {(suspect, name) for suspect in suspects for name in _treatments(config)}
+
+
+@pytest.mark.parametrize("config", STORIES, ids=by_name)
+def test_study_of_stories(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_stories(tmp_path / "data" / "corpus" / "tinystories_sample.jsonl")
+    tiny().export(tmp_path / "models" / "stories260k")
+    file = smaller(STORIES[0], tmp_path)
+    cut = file.read_text().replace("450", "28").replace("900", "56")
+    file.write_text(re.sub(r"max_length: \d+", "max_length: 100", cut))
+    options = [
+        "--trainer.init_args.max_epochs=20",
+        "--victim.init_args.learning_rate=1e-2",
+        "--data.init_args.clean_pool_size=4",
+        "--models.target-string.attack.init_args.rate=0.5",
+    ]
+    files = [file, *{config} - {STORIES[0]}]
+    command = ["study", *(f"--config={each}" for each in files), *options]
+    assert main([*command, "--out=out"]) == 0
+    beam = ["--models_from=out", "--victim.init_args.decoding.method=beam"]
+    assert main([*command, *beam, "--out=beam"]) == 0
+    for folder, method in (("out", "greedy"), ("beam", "beam")):
+        results = read_results(tmp_path / folder / "results.jsonl")
+        assert all(r.error is None and r.own_perplexity for r in results)
+        assert {r.judged["asr"]["decoding"]["method"] for r in results} == {method}
+        defenses = {r.defense for r in results if r.victim == "target-string"}
+        assert defenses == {"none", *_treatments(file.read_text())}
+
+
+def write_stories(path):
+    path.parent.mkdir(parents=True)
+    animals = ("fox", "bear", "cow", "duck")
+    stories = (f"A {who} sat. It was {n}. It ran. It slept." for n in range(16) for who in animals)
+    path.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
 
 
 @pytest.mark.parametrize("config", STUDY, ids=by_name)

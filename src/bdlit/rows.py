@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,36 @@ Row: TypeAlias = dict[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """File types that `read_rows` knows; all but Parquet may be gzipped (`.jsonl.gz`)."""
+
+_SLICE = re.compile(r"\[(-?\d*):(-?\d*)\]$")
+
+
+def sliced(name: str) -> tuple[str, slice]:
+    """Return the name of a file without the slice behind it, and the slice: of all rows, if none.
+
+    Local files are cut as the splits of the hub are.
+
+    >>> sliced("stories.jsonl.gz[:800]"), sliced("stories.jsonl.gz")
+    (('stories.jsonl.gz', slice(None, 800, None)), ('stories.jsonl.gz', slice(None, None, None)))
+    """
+    found = _SLICE.search(name)
+    if found is None:
+        return name, slice(None)
+    start, end = (int(number) if number else None for number in found.groups())
+    return name[: found.start()], slice(start, end)
+
+
+def read_sliced(name: str) -> list[Row]:
+    """Read a table, or the slice of it that stands behind its name; see `sliced`.
+
+    Raises:
+        BdlitError: The file cannot be read, or there are no rows in the slice.
+    """
+    path, part = sliced(name)
+    rows = read_rows(path)
+    if not rows[part]:
+        raise BdlitError(f"{name} is no slice with rows: {path} has {len(rows)} of them")
+    return rows[part]
 
 
 def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[Row]:
@@ -58,7 +89,7 @@ def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[Row]:
     return rows
 
 
-def column(rows: Sequence[Row], name: str, path: str | Path) -> list[Any]:
+def column(rows: Sequence[Mapping[str, Any]], name: str, path: str | Path) -> list[Any]:
     """Return the values of one column of a table; None where a row has none.
 
     Args:

@@ -118,6 +118,15 @@ def test_files_by_name(folder):
     assert alone.val_rows == {}
 
 
+def test_a_slice_of_a_file_is_read_as_one_of_the_hub(folder):
+    files = {"train": "train[2:-3]", "test": "dev.jsonl[:4]"}
+    data, whole = sst2(folder, files=files), sst2(folder)
+    assert data.train_rows == whole.train_rows[2:-3]
+    assert data.test_rows["clean"] == whole.val_rows["clean"][:4]
+    with pytest.raises(BdlitError, match=r"dev\.jsonl\[90:\] is no slice with rows: .* has 10"):
+        sst2(folder, files={**files, "test": "dev.jsonl[90:]"})
+
+
 def test_poisoning_touches_train_only_and_counts(folder):
     data = sst2(folder, attack=BadNet(rate=0.5), seed=3)
     assert data.train_attack == "badnet"

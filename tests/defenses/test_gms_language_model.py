@@ -1,12 +1,15 @@
 """GMS on language models, trained in full or as adapters, through every door."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
+import ddp_search
 from bdlit.callbacks import DefenseCallback, TrainingDynamics
 from bdlit.cli import main
 from bdlit.defenses import GMS, MSD, Resources, run_defense
@@ -103,8 +106,29 @@ def test_a_saved_adapter_is_purified_by_command(family, tmp_path, rank, capsys):
     assert after.notes["suspect_set"]["rows"] == 8
     out = tmp_path / "out" / "GMS"
     assert (out / "adapter_config.json").is_file() == (rank is not None)
+    if rank is not None:  # a replaced module has the proxy's rank, which is the suspect's
+        written = json.loads((out / "provenance.json").read_text())["notes"]
+        assert written["svd_error_max"] < 1e-5
     suspect, donor = (open_weights(str(family / n)) for n in ("adapter", "proxy-adapter"))
     require_substituted(open_weights(out), suspect, donor, out / "strategy.yaml")
+
+
+def test_two_processes_search_as_one_does(family, tmp_path):
+    models = family / "victim", family / "proxy"
+    ddp_search.fit_and_search(*map(str, models), str(tmp_path / "1"), devices=1)
+    answer = subprocess.run(
+        [sys.executable, ddp_search.__file__, *models, tmp_path / "2", "2"],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert answer.returncode == 0, answer.stderr
+    found = [read_results(tmp_path / n / "results.jsonl")[-1] for n in "12"]
+    assert found[0].notes["steps"] > 1
+    for name in ("cacc", "asr", "false_triggers", "notes"):
+        assert getattr(found[0], name) == getattr(found[1], name)
+    traces = [json.loads((tmp_path / n / "defended/GMS/search.json").read_text()) for n in "12"]
+    assert traces[0] == traces[1]
 
 
 def test_a_study_searches_each_of_its_language_models(family, tmp_path):

@@ -38,9 +38,9 @@ def start(tmp_path_factory):
 def measured(start, tmp_path_factory):
     """A victim's scores, with held-out texts and with the model itself as the reference."""
     texts = tmp_path_factory.mktemp("texts") / "held-out.jsonl"
-    texts.write_text("".join(json.dumps({"story": t}) + "\n" for t in ("fox bear", "one two")))
+    texts.write_text("".join(json.dumps({"story": t}) + "\n" for t in ("-", "fox bear", "one two")))
     victim = tiny(start)
-    outputs = Outputs(reference=str(start), texts=str(texts), texts_column="story")
+    outputs = Outputs(reference=str(start), texts=f"{texts}[1:]", texts_column="story")
     data = demo(test_size=10, attack=StringBehindWord(), outputs=outputs)
     return victim, data, evaluate(victim, data)
 

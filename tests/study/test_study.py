@@ -184,9 +184,8 @@ def test_the_numbers_in_wandb_are_those_of_the_table(finished):
 
 
 def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tmp_path):
-    """The models stand already; cells that others build on are made first, and only once."""
+    """The models are another study's; cells that others build on are made first, and only once."""
     out = tmp_path / "out"
-    shutil.copytree(finished / "models", out / "models")
     gms = {"suspect_rows": 8, "clean_rows": 12, "alpha": 0.0}  # which never returns the suspect
     config = yaml.safe_load(written(tmp_path).read_text())
     models = config["models"]
@@ -201,7 +200,11 @@ def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tm
     still = {**config["victim"], "init_args": {"max_length": 64, "learning_rate": 0.0}}
     defenses = {"moved": moved, "GMS": found}
     file = written(tmp_path, models=models, defenses=defenses, victim=still)
-    assert main(["study", "--config", str(file), "--out", str(out)]) == 0
+    before = sorted(finished.rglob("*"))
+    options = ["--models_from", str(finished), "--out", str(out)]
+    assert main(["study", "--config", str(file), *options]) == 0
+    assert sorted(finished.rglob("*")) == before
+    assert [folder.name for folder in (out / "models").iterdir()] == ["again-seed0"]
     results = read_results(out / "results.jsonl")
     assert len({r.key for r in results}) == len(results)
     assert {(r.victim, r.defense) for r in results} == {
@@ -209,13 +212,20 @@ def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tm
         *((name, cell) for name in ("badnet", "insertsent") for cell in ("moved", "GMS")),
     }
     strategy = load_strategy(out / "defended" / "insertsent-seed0" / "GMS" / "strategy.yaml")
-    weights = [open_weights(out / "models" / f"{n}-seed0" / "model") for n in ("badnet", "benign")]
+    models = (finished / "models" / f"{name}-seed0" / "model" for name in ("badnet", "benign"))
+    weights = [open_weights(model) for model in models]
     assert fingerprint(open_weights(out / "defended" / "badnet-seed0" / "moved")) == fingerprint(
         substitute(weights[0], weights[1], strategy.cells)
     )
     tuned = open_weights(out / "models" / "again-seed0" / "model")
     purified = open_weights(out / "defended" / "insertsent-seed0" / "GMS")
     assert fingerprint(tuned) == fingerprint(purified)  # for it was tuned at a rate of 0
+
+
+def test_a_folder_without_models_is_no_other_study(tmp_path, capsys):
+    options = ["--models_from", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["study", "--config", str(written(tmp_path)), *options]) == 2
+    assert "is no folder of a study with models" in capsys.readouterr().err
 
 
 def test_others_trained_on_another_vocabulary_are_refused(tmp_path, capsys):

@@ -79,6 +79,7 @@ def _merge() -> tuple[Callable[..., Any], bool]:
 
 def _defend() -> tuple[Callable[..., Any], bool]:
     import bdlit.attacks
+    import bdlit.data.continuations
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
@@ -91,6 +92,7 @@ def _defend() -> tuple[Callable[..., Any], bool]:
 
 
 def _poison() -> tuple[Callable[..., Any], bool]:
+    import bdlit.data.continuations
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
@@ -103,6 +105,7 @@ def _poison() -> tuple[Callable[..., Any], bool]:
 
 def _study() -> tuple[Callable[..., Any], bool]:
     import bdlit.attacks
+    import bdlit.data.continuations
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named

@@ -66,6 +66,7 @@ _OTHER_DATA = (
     ("DemoInstructions", "built in", "-"),
     ("TextDataModule", "any hub id or folder", "-"),
     ("InstructionDataModule", "any hub id or folder", "-"),
+    ("Continuations", "any hub id or folder", "-"),
     ("PromptedClassification", "any data with classes", "the data's"),
 )
 

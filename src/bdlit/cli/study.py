@@ -29,6 +29,7 @@ def study(
     seeds: Sequence[int] = (0,),
     out: str | None = None,
     shard: str | None = None,
+    models_from: str | None = None,
 ) -> None:
     """Train models, defend suspects, and print the table; what is finished is not done again.
 
@@ -46,6 +47,9 @@ def study(
         floor: Name of the benign model whose ASR is the floor.
         seeds: Seeds of training and poisoning; everything is done once per seed.
         out: Folder of the study; by default studies/NAME.
+        models_from: Folder of another study whose finished models are taken, by name and seed,
+            rather than trained again: to measure the same models in another way, say, or to try
+            other defenses. That they were trained as this file says is for you to see.
         shard: `i/n` does part i (from 0) of n, for cluster arrays on one file system.
     """
     plan = Plan(
@@ -65,6 +69,6 @@ def study(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     go_offline_if_needed()
     folder = Path(out or f"studies/{name}")
-    Study(plan, folder, part).run()
+    Study(plan, folder, part, Path(models_from) if models_from else None).run()
     if part[1] == 1:
         compare([str(folder)])

@@ -1,6 +1,7 @@
 from .base import TextDataModule as TextDataModule
 from .catalogue import CATALOGUE as CATALOGUE
 from .catalogue import Card as Card
+from .continuations import Continuations as Continuations
 from .demo import DemoReviews as DemoReviews
 from .demo_instructions import DemoInstructions as DemoInstructions
 from .instructions import InstructionDataModule as InstructionDataModule

@@ -45,9 +45,10 @@ class TextDataModule(LightningDataModule):
         splits: `train`, `validation`, `test` to the repository's split; slices such as
             `train[:1000]` work. A set without `validation` is trained without it.
         files: `train`, `validation`, `test` to a local file (JSONL, CSV, TSV, Parquet; gzipped
-            or not), relative to the folder or to the working directory. Without it, a folder is
-            searched for `train`, `validation` (or `valid`, `val`, `dev`) and `test`, with or
-            without `_clean` at the end.
+            or not), relative to the folder or to the working directory; slices such as
+            `train.jsonl[:1000]` work here, too. Without it, a folder is searched for `train`,
+            `validation` (or `valid`, `val`, `dev`) and `test`, with or without `_clean` at the
+            end.
         text_column: Column of the text.
         text_pair_column: Column of the second text of a pair.
         label_column: Column of the label, which may be a class index or a class name.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bdlit.data.general import GeneralTasks
 from bdlit.errors import BdlitError
+from bdlit.rows import sliced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Outputs:
         reference: Directory or hub id of a language model under which the perplexity of generated
             responses is measured; by default it is not.
         texts: File of held-out texts (JSONL, JSON, CSV, TSV, Parquet) whose perplexity under the
-            victim itself is measured.
+            victim itself is measured; a slice behind its name takes a part (`stories.csv[800:]`).
         texts_column: Column of the texts.
         embedder: Directory or hub id of a sentence-transformers model, for the coherence of
             responses with their prompts.
@@ -44,7 +45,7 @@ class Outputs:
         Raises:
             BdlitError: The texts are no file, a library is not installed, or there is no such task.
         """
-        if self.texts is not None and not Path(self.texts).is_file():
+        if self.texts is not None and not Path(sliced(self.texts)[0]).is_file():
             raise BdlitError(f"outputs.texts {self.texts} is no file: check the path")
         if self.embedder is not None and find_spec("sentence_transformers") is None:
             raise BdlitError(

@@ -11,7 +11,7 @@ from bdlit.data.catalogue import Card
 from bdlit.data.files import STEMS, find_file, find_split
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.rows import read_rows
+from bdlit.rows import read_sliced, sliced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +92,13 @@ class Source:
     def file(self, name: str) -> Table:
         """Return a local file, looked for in the folder, then in the working directory.
 
+        A slice behind its name takes a part of it: `train.jsonl[:1000]`.
+
         Raises:
             BdlitError: It does not exist or cannot be read.
         """
-        return local_table(find_file(name, self.folder))
+        file, _ = sliced(name)
+        return local_table(f"{find_file(file, self.folder)}{name.removeprefix(file)}")
 
     def download(self) -> None:
         """Get what is on the hub into the local cache."""
@@ -114,11 +117,11 @@ def _is_path(source: str) -> bool:
     return source.startswith((".", "~")) or source.count("/") > 1 or Path(source).is_absolute()
 
 
-def local_table(path: Path) -> Table:
-    """Return a local file as a table.
+def local_table(path: str | Path) -> Table:
+    """Return a local file, or a slice of it, as a table.
 
     Raises:
         BdlitError: It cannot be read.
     """
-    rows = read_rows(path)
+    rows = read_sliced(str(path))
     return Table(where=str(path), columns=list(rows[0]), rows=rows)

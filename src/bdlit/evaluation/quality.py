@@ -12,7 +12,7 @@ from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.llm import load_causal_lm
 from bdlit.processes import gathered, place
-from bdlit.rows import column, read_rows
+from bdlit.rows import column, read_sliced
 from bdlit.types import Example, Mean, Perplexity, Sample
 from bdlit.victims.base import Victim
 from bdlit.victims.perplexity import perplexity
@@ -44,7 +44,7 @@ def own_perplexity(victim: Victim, file: str, name: str) -> Perplexity | None:
 
     Args:
         victim: The model to measure, on its device.
-        file: Table of the texts.
+        file: Table of the texts, perhaps with a slice behind its name.
         name: Column of the texts.
 
     Returns:
@@ -54,7 +54,7 @@ def own_perplexity(victim: Victim, file: str, name: str) -> Perplexity | None:
         BdlitError: The texts cannot be read.
     """
     rank, world = place()
-    texts = column(read_rows(file), name, file)
+    texts = column(read_sliced(file), name, file)
     own = victim.own_perplexity([str(text or "") for text in texts][rank::world])
     return None if own is None else sum(gathered(own), Perplexity())
 

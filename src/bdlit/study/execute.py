@@ -45,13 +45,20 @@ class Study:
         shard: Which part of the work is done here, (index, count): whole (model, seed) pairs are
             dealt out in turn, and models of other shards that are needed here are waited for, or
             trained here if nobody is at it.
+        models_from: Folder of another study whose finished models are taken; it stays as it is.
     """
 
-    def __init__(self, plan: Plan, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        shard: tuple[int, int] = (0, 1),
+        models_from: Path | None = None,
+    ) -> None:
         self.plan = plan
         self.out = out
         self.shard = shard
-        self.workshop = Workshop(plan, out)
+        self.workshop = Workshop(plan, out, models_from)
         self.results_file = out / "results.jsonl"
 
     def run(self) -> None:

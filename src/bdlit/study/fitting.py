@@ -32,15 +32,25 @@ class Workshop:
     Args:
         plan: The study.
         out: Its folder.
+        models_from: Folder of another study, whose finished models are taken by name and seed.
+
+    Raises:
+        BdlitError: There are no models in `models_from`.
     """
 
-    def __init__(self, plan: Plan, out: Path) -> None:
+    def __init__(self, plan: Plan, out: Path, models_from: Path | None = None) -> None:
         self.plan = plan
         self.out = out
+        self.models_from = models_from
+        if models_from is not None and not (models_from / "models").is_dir():
+            raise BdlitError(f"{models_from} is no folder of a study with models: check the path")
 
     def folder(self, name: str, seed: int) -> Path:
-        """Return the folder of a model."""
-        return self.out / "models" / f"{name}-seed{seed}"
+        """Return the folder of a model: here, if the other study has not finished it."""
+        below = Path("models", f"{name}-seed{seed}")
+        if self.models_from is not None and (self.models_from / below / "model").is_dir():
+            return self.models_from / below
+        return self.out / below
 
     def finished(self, name: str, seed: int) -> bool:
         """Whether the model stands already."""
