@@ -18,6 +18,7 @@ import bdlit.callbacks.dynamics
 import bdlit.data.demo
 import bdlit.data.demo_instructions
 import bdlit.data.named
+import bdlit.data.plain_text
 import bdlit.data.prompted
 import bdlit.defenses
 import bdlit.llm
