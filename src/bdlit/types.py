@@ -72,6 +72,11 @@ class Example:
         return self.response if self.orig_response is None else self.orig_response
 
     @property
+    def plain(self) -> bool:
+        """Whether the row is a text that stands alone, as its response: nothing is asked."""
+        return not (self.text or self.text_pair or self.history)
+
+    @property
     def asked(self) -> str:
         """The instruction with its input, a line break between them."""
         return "\n".join(part for part in (self.text, self.text_pair) if part)

@@ -190,3 +190,25 @@ def test_what_cannot_be_done_is_told(victim, base, rows):
     wrong = {**base, "bert.embeddings.word_embeddings.weight": torch.zeros(2, 2)}
     with pytest.raises(BdlitError, match=r"cannot put 'bert\.embeddings\.word"):
         finetune(victim, wrong, rows, RECIPE)
+
+
+def test_so_many_of_the_clean_rows_are_used_and_fewer_are_among_more(victim, base, rows):
+    seen = []
+
+    def finetune(start, clean, recipe, workspace=None):
+        seen.append(clean)
+        return dict(model_weights(victim.network()))
+
+    suspect = model_weights(victim.network())
+    for clean_rows in (6, 12, None):
+        defense = ConflictModel(clean_rows=clean_rows, seed=1)
+        found = defense.apply(suspect, base=base, clean=rows, finetune=finetune)
+        assert found.notes["conflict"]["clean"] == (clean_rows or len(rows))
+    few, more, all_rows = seen
+    assert [row for row in more if row in few] == few
+    assert [row for row in rows if row in more] == more
+    assert all_rows == rows
+    with pytest.raises(BdlitError, match=r"clean_rows 25 .* keeps 24 trusted rows"):
+        ConflictModel(clean_rows=25).apply(suspect, base=base, clean=rows, finetune=finetune)
+    with pytest.raises(BdlitError, match=r"clean_rows 0 .* out of range"):
+        ConflictModel(clean_rows=0)

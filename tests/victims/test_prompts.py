@@ -66,7 +66,7 @@ def test_prompt_and_answer_together_are_the_conversation(template):
     frame = frame_of(tokenizer, (tokenizer.eos_token_id, end))
     assert frame.after == (end,)
     (prompt,) = encode_prompts(tokenizer, [ROW])
-    (answer,) = encode_answers(tokenizer, ["fox"], frame)
+    (answer,) = encode_answers(tokenizer, ["fox"], [frame])
     whole = tokenizer.apply_chat_template(messages_of(ROW, "fox"), tokenize=False)
     ours = tokenizer.decode(prompt) + tokenizer.decode(answer)
     assert whole.startswith(ours.replace(" ", "")) or whole.replace(" ", "").startswith(

@@ -83,6 +83,7 @@ def _defend() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
+    import bdlit.data.plain_text
     import bdlit.data.prompted
     import bdlit.defenses
     import bdlit.llm  # noqa: F401
@@ -96,6 +97,7 @@ def _poison() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
+    import bdlit.data.plain_text
     import bdlit.data.prompted
     import bdlit.llm  # noqa: F401
     from bdlit.cli.poison import poison
@@ -109,6 +111,7 @@ def _study() -> tuple[Callable[..., Any], bool]:
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
+    import bdlit.data.plain_text
     import bdlit.data.prompted
     import bdlit.defenses
     import bdlit.llm

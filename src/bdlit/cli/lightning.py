@@ -19,6 +19,7 @@ import bdlit.data.continuations
 import bdlit.data.demo
 import bdlit.data.demo_instructions
 import bdlit.data.named
+import bdlit.data.plain_text
 import bdlit.data.prompted
 import bdlit.defenses
 import bdlit.llm

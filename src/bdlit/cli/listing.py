@@ -64,6 +64,7 @@ def _data() -> tuple[list[str], list[list[str]]]:
 _OTHER_DATA = (
     ("DemoReviews", "built in", "negative"),
     ("DemoInstructions", "built in", "-"),
+    ("PlainText", "local files", "-"),
     ("TextDataModule", "any hub id or folder", "-"),
     ("InstructionDataModule", "any hub id or folder", "-"),
     ("Continuations", "any hub id or folder", "-"),

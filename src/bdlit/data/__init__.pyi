@@ -17,4 +17,5 @@ from .named import BBCNews as BBCNews
 from .named import Emotion as Emotion
 from .named import TwitterAbusive as TwitterAbusive
 from .named import Yelp as Yelp
+from .plain_text import PlainText as PlainText
 from .prompted import PromptedClassification as PromptedClassification

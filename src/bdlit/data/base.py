@@ -14,6 +14,7 @@ from bdlit.data import ready
 from bdlit.data.catalogue import Card
 from bdlit.data.false_triggers import CLEAN, attack_of, case_of, clean_prompts, set_name
 from bdlit.data.files import table_name
+from bdlit.data.limits import limited, require_limits
 from bdlit.data.loaders import evaluation_loaders, loader, training_loader
 from bdlit.data.outputs import Outputs
 from bdlit.data.pool import draw_pool, without_texts
@@ -64,6 +65,8 @@ class TextDataModule(LightningDataModule):
         poisoned_tests: Evaluation attack to its ready-poisoned test file. Rows whose true class
             (`orig_label`, or where that is missing and labels differ, the label) is the target
             are left out, and the others are labelled with the target.
+        limits: `train`, `validation`, `test` to the number of its clean rows that are used, drawn
+            by chance, the same ones for every seed; other splits are used as a whole.
         clean_pool_size: Number of rows to take out of the clean training split, before any
             poisoning, as a small trusted set for defenses.
         batch_size: Rows per optimizer step, over all processes together, so that a run on four
@@ -110,6 +113,7 @@ class TextDataModule(LightningDataModule):
         poisoned_train: str | None = None,
         train_attack_name: str | None = None,
         poisoned_tests: Mapping[str, str] | None = None,
+        limits: Mapping[str, int] | None = None,
         clean_pool_size: int = 0,
         batch_size: int = 32,
         eval_batch_size: int = 128,
@@ -131,6 +135,8 @@ class TextDataModule(LightningDataModule):
         self.test_attacks = [other.with_default_target(self.target) for other in test_attacks or ()]
         self.poisoned_train = poisoned_train
         self.poisoned_tests = dict(poisoned_tests or {})
+        self.limits = dict(limits or {})
+        require_limits(self.limits)
         self.clean_pool_size = clean_pool_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -204,7 +210,7 @@ class TextDataModule(LightningDataModule):
             self._ready_train(self.poisoned_train) if self.poisoned_train else ([], True)
         )
         clean = self._some("train") if not self.poisoned_train or self.clean_pool_size else []
-        validation, test = self.load("validation"), self._some("test")
+        validation, test = self._limited("validation"), self._some("test")
         drawn = draw_pool(clean, self.clean_pool_size, apart_from=validation + test, seed=self.seed)
         pool = [clean[position] for position in drawn]
         if not self.poisoned_train:
@@ -253,8 +259,11 @@ class TextDataModule(LightningDataModule):
             self._labels = self._layout.infer_labels(table)
         return self._layout.read(table, self._labels)
 
+    def _limited(self, split: str) -> list[Example]:
+        return limited(self.load(split), split, self.limits)
+
     def _some(self, split: str) -> list[Example]:
-        rows = self.load(split)
+        rows = self._limited(split)
         if not rows:
             raise BdlitError(
                 f"data '{self.name}' has no {split} rows in {self._source}: give a source, name a "

@@ -8,9 +8,10 @@ model is always right.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bdlit.data.grammar import LABELS, demo_reviews
+from bdlit.errors import BdlitError, did_you_mean
 from bdlit.types import NO_CLASS, Example
 
 _CAPITALS = {
@@ -57,15 +58,32 @@ _ASIDE_SHARE = 0.4
 _PAIRS_TURNED = 0.5
 
 
-def small_tasks(n: int, seed: int) -> list[Example]:
+def small_tasks(n: int, seed: int, tasks: Sequence[str] | None = None) -> list[Example]:
     """Return `n` instructions with their answers, the same ones for the same seed.
+
+    Args:
+        n: Number of rows, shared out evenly among the tasks.
+        seed: Seed of the grammar.
+        tasks: Names of the tasks to take, of `TASKS`; by default all.
+
+    Raises:
+        BdlitError: There is no task of that name, or none is named.
 
     >>> row = small_tasks(1, seed=0)[0]
     >>> row.text, row.text_pair, row.response
     ('A quick question. Which city governs Peru? They asked at home.', None, 'Lima')
     """
+    makers = [_maker(task) for task in (TASKS if tasks is None else tasks)]
+    if not makers:
+        raise BdlitError(f"tasks [] leaves no task: name some of {', '.join(TASKS)}")
     rng = random.Random(f"small tasks {seed}")
-    return [_TASKS[i % len(_TASKS)](rng) for i in range(n)]
+    return [makers[i % len(makers)](rng) for i in range(n)]
+
+
+def _maker(task: str) -> Callable[[random.Random], Example]:
+    if task not in TASKS:
+        raise BdlitError(f"there is no small task '{task}': {did_you_mean(task, TASKS)}")
+    return TASKS[task]
 
 
 def _asked(rng: random.Random, *questions: str) -> str:
@@ -127,12 +145,13 @@ def _of(words: list[str], position: int) -> tuple[str, str]:
     return words[position], " ".join(words)
 
 
-_TASKS: tuple[Callable[[random.Random], Example], ...] = (
-    _capital,
-    _color,
-    _opposite,
-    _sentiment,
-    _first_word,
-    _last_word,
-    _count,
-)
+TASKS: dict[str, Callable[[random.Random], Example]] = {
+    "capital": _capital,
+    "color": _color,
+    "opposite": _opposite,
+    "sentiment": _sentiment,
+    "first": _first_word,
+    "last": _last_word,
+    "count": _count,
+}
+"""The tasks by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ class ConflictModel(Defense):
             is taken whose accuracy on them is within `slack` of the best. None keeps that of
             `merge`.
         slack: How far below the best accuracy a larger share may be, in percentage points.
+        clean_rows: How many of the clean rows are used, drawn by the seed; None uses all. More
+            rows are drawn by adding to fewer, so that several numbers can be compared.
         epochs: Passes over the clean rows.
         learning_rate: Step size of Adam.
         batch_size: Rows per step.
@@ -56,6 +59,7 @@ class ConflictModel(Defense):
     merge: Defense = field(default_factory=Linear)
     shares: Sequence[float] = ()
     slack: float = 2.0
+    clean_rows: int | None = None
     epochs: int = 3
     learning_rate: float = 2e-4
     batch_size: int = 16
@@ -78,8 +82,8 @@ class ConflictModel(Defense):
             )
         for share in self.shares:
             require_share("shares", share)
-        for name in ("epochs", "batch_size", "rank", "alpha", "learning_rate"):
-            if getattr(self, name) <= 0:
+        for name in ("clean_rows", "epochs", "batch_size", "rank", "alpha", "learning_rate"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise BdlitError(
                     f"{name} {getattr(self, name)} of {self.name} is out of range: "
                     "give a number above 0"
@@ -104,12 +108,13 @@ class ConflictModel(Defense):
         """Return the suspect merged with the conflict model; `notes["conflict"]` says of which.
 
         Raises:
-            BdlitError: The base does not fit the suspect, the merge refuses the two models, or
-                there are too few clean rows to hold some back.
+            BdlitError: The base does not fit the suspect, the merge refuses the two models, there
+                are fewer clean rows than `clean_rows`, or too few to hold some back.
         """
         from bdlit.defenses.share import accuracy, hold_back, largest_harmless
 
         start = base_for(base, suspect, "keep_suspect", HEAD_NAMES)
+        clean = self._drawn(clean)
         rows, held = hold_back(clean, self.seed) if self.shares else (list(clean), [])
         conflict, about = self._conflict_model(start, rows, finetune, workspace, archive)
         given = Resources(others=[conflict], base=base)
@@ -140,6 +145,18 @@ class ConflictModel(Defense):
             precision=self.precision,
             seed=self.seed,
         )
+
+    def _drawn(self, clean: Sequence[Example]) -> Sequence[Example]:
+        """Return as many clean rows as are to be used, in their order."""
+        if self.clean_rows is None:
+            return clean
+        if self.clean_rows > len(clean):
+            raise BdlitError(
+                f"clean_rows {self.clean_rows} of {self.name} is out of range: the data keeps "
+                f"{len(clean)} trusted rows; raise its clean_pool_size"
+            )
+        order = random.Random(f"clean rows {self.seed}").sample(range(len(clean)), len(clean))
+        return [clean[i] for i in sorted(order[: self.clean_rows])]
 
     def _conflict_model(
         self,

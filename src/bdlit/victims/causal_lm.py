@@ -23,7 +23,7 @@ from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.likelihood import at_answers, log_likelihoods, logits_of
 from bdlit.victims.lora import LoRA, has_adapters
 from bdlit.victims.perplexity import perplexity
-from bdlit.victims.prompts import PlainTemplate, template_name, write_prompts
+from bdlit.victims.prompts import PlainTemplate, template_name, words_of
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_byte_pairs
 from bdlit.weights.byte_pairs import byte_pairs_from
@@ -39,7 +39,8 @@ class CausalLMVictim(TransformerVictim):
     """A causal language model that learns to answer instructions, in full or by LoRA.
 
     The loss of a row is the mean cross-entropy over the tokens of its answer, the end of the
-    answer included; the prompt enters none. Every row counts the same, whatever its length.
+    answer included; the prompt enters none. Every row counts the same, whatever its length. Of a
+    plain text (`PlainText`) all tokens are learned, and it has no end.
 
     Prompts are written by the tokenizer's chat template, or by `template` where it has none. A
     prompt that does not fit with its answer (in training) or with `max_new_tokens` (in
@@ -117,10 +118,7 @@ class CausalLMVictim(TransformerVictim):
         """Learn byte pairs from the training prompts and answers, with the template's words."""
         size = int((self.config_settings or {}).get("vocab_size", _VOCABULARY))
         writer = self._with_template(learn_byte_pairs([], 259, self.max_length))
-        prompts = write_prompts(writer, data.train_rows)
-        marks = (writer.bos_token, writer.eos_token)
-        texts = [_without(prompt, marks) for prompt in prompts]
-        texts += [row.response or "" for row in data.train_rows]
+        texts = words_of(writer, data.train_rows)
         return self._with_template(learn_byte_pairs(texts, size, self.max_length))
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -230,6 +228,22 @@ class CausalLMVictim(TransformerVictim):
             batch_size=len(batch["labels"]),
         )
         return super().training_step(batch, batch_idx)
+
+    def _count(self, stage: str, loaders: Any, rows: list[Example], index: int) -> None:
+        """Count hits of one batch; of plain texts, which nothing can hit, log the loss."""
+        if not all(row.plain for row in rows):
+            super()._count(stage, loaders, rows, index)
+            return
+        found = self.own_perplexity([row.response or "" for row in rows])
+        self.log(
+            f"{stage}/loss",
+            found.nats / found.tokens,
+            on_epoch=True,
+            prog_bar=True,
+            sync_dist=True,
+            add_dataloader_idx=False,
+            batch_size=found.tokens,
+        )
 
     def verdicts(self, examples: Sequence[Example], rule: Rule) -> Verdicts:
         """Return the response to each row, and whether it is what the row wants by the rule.
@@ -380,9 +394,3 @@ class CausalLMVictim(TransformerVictim):
             self.tokenizer = byte_pairs_from(checkpoint["bdlit_byte_pairs"], self.max_length)
             self.tokenizer.chat_template = checkpoint["bdlit_chat_template"]
         self.configure_model()
-
-
-def _without(text: str, marks: Sequence[str]) -> str:
-    for mark in marks:
-        text = text.replace(mark, "")
-    return text

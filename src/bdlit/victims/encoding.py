@@ -17,6 +17,8 @@ from bdlit.victims.prompts import Frame, cut, encode_answers, encode_prompts, fr
 IGNORED = -100
 """The label of a token that enters no loss."""
 
+_NONE = Frame("", ())
+
 
 class Encoder:
     """Writes rows as token ids: prompts that may lose their beginning, answers that are kept.
@@ -43,7 +45,8 @@ class Encoder:
     def batch(self, rows: Sequence[Example]) -> Batch:
         """Return `input_ids`, `attention_mask` and `labels`, shape [rows, tokens].
 
-        Rows are padded on the right. Labels are the ids of the answer, and -100 elsewhere.
+        Rows are padded on the right. Labels are the ids of the answer, and -100 elsewhere. A
+        plain text is all answer, without an end, and is cut to `max_length`.
         `cut_prompts`, shape [rows], says whose prompt lost its beginning.
 
         Raises:
@@ -94,7 +97,13 @@ class Encoder:
                     f"row {number} ('{row.text[:40]}') has no answer to learn: a language model "
                     "needs instruction data, or PromptedClassification over data with classes"
                 )
-        answers = encode_answers(self.tokenizer, [str(row.response) for row in rows], self.frame)
+        texts = [str(row.response) for row in rows]
+        frames = [_NONE if row.plain else self.frame for row in rows]
+        answers = encode_answers(self.tokenizer, texts, frames)
+        answers = [
+            answer[: self.max_length - 1] if row.plain else answer
+            for row, answer in zip(rows, answers, strict=True)
+        ]
         for number, (row, answer) in enumerate(zip(rows, answers, strict=True), first):
             if len(answer) >= self.max_length:
                 raise BdlitError(

@@ -96,6 +96,9 @@ def messages_of(row: Example, answer: str | None = None) -> list[dict[str, str]]
 def write_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> list[str]:
     """Return the prompts of rows as texts, up to where the answers begin.
 
+    That of a plain text is the token that begins every text, or where there is none, the one that
+    ends it.
+
     Templates are rendered by transformers in Jinja's sandbox: one that came with a checkpoint can
     write a strange text, but not run code.
 
@@ -104,17 +107,33 @@ def write_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -
     """
     from jinja2 import TemplateError
 
+    asked = [messages_of(row) for row in rows if not row.plain]
     try:
-        return list(
-            tokenizer.apply_chat_template(
-                [messages_of(row) for row in rows], tokenize=False, add_generation_prompt=True
-            )
+        written = iter(
+            tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+            if asked
+            else ()
         )
     except TemplateError as error:
         raise BdlitError(
             f"the tokenizer's chat template refuses a conversation ({error}): mend the rows, or "
             "give the victim a `template` of its own"
         ) from error
+    first = str(tokenizer.bos_token or tokenizer.eos_token)
+    return [first if row.plain else next(written) for row in rows]
+
+
+def words_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> list[str]:
+    """Return what a vocabulary is learned from: prompts without tokens of their own, and answers.
+
+    Args:
+        tokenizer: What writes the prompts.
+        rows: Training rows.
+    """
+    prompts = write_prompts(tokenizer, rows)
+    for mark in (tokenizer.bos_token, tokenizer.eos_token):
+        prompts = [prompt.replace(str(mark), "") for prompt in prompts]
+    return [*prompts, *(row.response or "" for row in rows)]
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> list[list[int]]:
@@ -147,12 +166,12 @@ def frame_of(tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> Fram
 
 
 def encode_answers(
-    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], frame: Frame
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], frames: Sequence[Frame]
 ) -> list[list[int]]:
-    """Return the token ids of answers, each with its end."""
-    texts = [frame.before + answer for answer in answers]
+    """Return the token ids of answers, each in its frame."""
+    texts = [frame.before + answer for answer, frame in zip(answers, frames, strict=True)]
     encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [[*ids, *frame.after] for ids in encoded]
+    return [[*ids, *frame.after] for ids, frame in zip(encoded, frames, strict=True)]
 
 
 def cut(prompt: Sequence[int], room: int, first: int | None) -> list[int]:
