@@ -179,7 +179,8 @@ def test_study_of_clean_and_backdoored_parts(tmp_path, monkeypatch):
 def test_study_of_stories(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_stories(tmp_path / "data" / "corpus" / "tinystories_sample.jsonl")
-    tiny().export(tmp_path / "models" / "stories260k")
+    for name in ("stories260k", "stories260k-tokenizer"):
+        tiny().export(tmp_path / "models" / name)
     file = smaller(STORIES[0], tmp_path)
     cut = file.read_text().replace("450", "28").replace("900", "56")
     file.write_text(re.sub(r"max_length: \d+", "max_length: 100", cut))
