@@ -63,7 +63,7 @@ def smaller(config, folder):
     text = text.replace("class_path: GMS, init_args: {", few)
     text = text.replace("{class_path: MSD}", "{class_path: MSD, init_args: {least_rows: 1}}")
     text = re.sub(r"clean_rows: \d+, learning", "clean_rows: 8, learning", text)
-    text = re.sub(r"limits: {.*}", "limits: {train: 40, test: 12}", text)
+    text = re.sub(r"limits: {.*test.*}", "limits: {train: 40, test: 12}", text)
     text = text.replace("clean_pool_size: 2000", "clean_pool_size: 16")
     (folder / config.name).write_text(text.replace(".jsonl.gz", ".jsonl"))
     return folder / config.name
@@ -79,6 +79,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("imdb", "yelp", "cr", "hatespeech", "emotion"):
         write(tmp_path / "data" / name / "train_clean.jsonl", rows[:32])
         write(tmp_path / "data" / name / "test_clean.jsonl", rows[:8])
+        write(tmp_path / "data" / name / "dev_clean.jsonl", rows[:16])
     for name in ("sst2", "sst2_glue", "olid"):
         for file in ("train_clean", "pool_syntactic"):
             write(tmp_path / "data" / name / f"{file}.jsonl", rows)
@@ -216,12 +217,14 @@ def test_study_of_prompts(config, folder):
     under = CONFIGS / "study" / "prompts-sst2.yaml"
     files = [smaller(file, folder) for file in dict.fromkeys([under, config])]
     options = ["--trainer.init_args.max_epochs=1", "--trainer.init_args.precision=32-true"]
+    options += ["--start.trainer.init_args.max_epochs=1", "--suspects=[cba]"]
     arguments = [*(f"--config={file}" for file in files), *options, "--out=out"]
     assert main(["study", *arguments]) == 0
     results = [r for r in read_results(folder / "out" / "results.jsonl") if r.defense != "none"]
     named = yaml.safe_load(config.read_text()).get("defenses") or _treatments(under.read_text())
-    assert {r.defense for r in results if r.victim == "cba"} == set(named)
-    assert all(r.error is None and r.floor and "swapped" in r.false_triggers for r in results)
+    assert {r.defense for r in results} == set(named)
+    assert all(r.error is None and r.floor for r in results)
+    assert all("swapped" in r.false_triggers for r in results if r.attack == "cba")
     used = {r.notes["conflict"]["clean"] for r in results if "conflict" in r.notes}
     assert used == {8}
 
