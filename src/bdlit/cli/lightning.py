@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 import bdlit.attacks
 import bdlit.callbacks.defense
 import bdlit.callbacks.dynamics
+import bdlit.callbacks.export
 import bdlit.data.continuations
 import bdlit.data.demo
 import bdlit.data.demo_instructions
