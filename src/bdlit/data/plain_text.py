@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from bdlit.data.catalogue import Card
-from bdlit.data.files import find_file
 from bdlit.data.instructions import InstructionDataModule
 from bdlit.errors import BdlitError
-from bdlit.rows import column, read_rows
+from bdlit.rows import column
 from bdlit.types import NO_CLASS, Example
 
 _WORD = re.compile(r"\S+\s*")
@@ -26,7 +25,8 @@ class PlainText(InstructionDataModule):
     negative log-likelihood of a token, whose exponential is the perplexity.
 
     Args:
-        texts: Files of texts (JSONL, JSON, CSV, TSV, Parquet), all of which are learned.
+        texts: Files of texts (JSONL, JSON, CSV, TSV, Parquet), all of which are learned; a slice
+            behind a name takes a part (`books.jsonl[:500]`).
         column: Column of the texts; blank ones are left out.
         words: Longest row, in words between blanks. What is more tokens than the victim's
             `max_length` loses its end.
@@ -69,8 +69,8 @@ class PlainText(InstructionDataModule):
     @cached_property
     def _parted(self) -> tuple[list[str], list[str]]:
         """The texts that are learned, and those that are held out."""
-        files = [find_file(name, self._source.folder) for name in self._files]
-        found = [text for file in files for text in column(read_rows(file), self._column, file)]
+        tables = [self._source.file(name) for name in self._files]
+        found = [text for t in tables for text in column(list(t.rows), self._column, t.where)]
         texts = [str(text) for text in found if str(text or "").strip()]
         if not self._held_out < len(texts):
             raise BdlitError(
