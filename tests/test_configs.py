@@ -64,7 +64,7 @@ def smaller(config, folder):
     text = text.replace("{class_path: MSD}", "{class_path: MSD, init_args: {least_rows: 1}}")
     text = re.sub(r"clean_rows: \d+, learning", "clean_rows: 8, learning", text)
     text = re.sub(r"limits: {.*test.*}", "limits: {train: 40, test: 12}", text)
-    text = text.replace("clean_pool_size: 2000", "clean_pool_size: 16")
+    text = re.sub(r"clean_pool_size: (2000|3460)", "clean_pool_size: 16", text)
     (folder / config.name).write_text(text.replace(".jsonl.gz", ".jsonl"))
     return folder / config.name
 
@@ -217,7 +217,9 @@ def test_study_of_prompts(config, folder):
     under = CONFIGS / "study" / "prompts-sst2.yaml"
     files = [smaller(file, folder) for file in dict.fromkeys([under, config])]
     options = ["--trainer.init_args.max_epochs=1", "--trainer.init_args.precision=32-true"]
-    options += ["--start.trainer.init_args.max_epochs=1", "--suspects=[cba]"]
+    options += ["--start.trainer.init_args.max_epochs=1"]
+    victim = "badnet" if config.stem == "prompts-shares" else "cba"
+    options.append(f"--suspects=[{victim}]")
     arguments = [*(f"--config={file}" for file in files), *options, "--out=out"]
     assert main(["study", *arguments]) == 0
     results = [r for r in read_results(folder / "out" / "results.jsonl") if r.defense != "none"]
