@@ -59,10 +59,11 @@ class Workshop:
     def model(self, name: str, seed: int) -> Path:
         """Return the Hugging Face directory of a model, trained now if nobody has."""
         folder = self.folder(name, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if not self.finished(name, seed):
-                self._fit(name, seed, folder)
+        if not self.finished(name, seed):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):
+                if not self.finished(name, seed):  # another shard may have been quicker
+                    self._fit(name, seed, folder)
         return folder / "model"
 
     def data(self, name: str, seed: int) -> TextDataModule:
