@@ -9,11 +9,10 @@ from typing import Any
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.callbacks.dynamics import TrainingDynamics
-from bdlit.callbacks.parts import victim_and_data
+from bdlit.callbacks.parts import require_whole_model, victim_and_data
 from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense, by_name
 from bdlit.defenses.relatives import (
@@ -89,11 +88,7 @@ class DefenseCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse models that cannot be merged before hours of training, not after."""
         victim, data = victim_and_data(self, trainer, pl_module)
-        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-            raise BdlitError(
-                "DefenseCallback merges whole models, and this strategy keeps a part of one on "
-                "each GPU: fit without it, then run `bdlit defend` on the checkpoint"
-            )
+        require_whole_model(self, trainer)
         require_clean_rows(self.defenses, data)
         with victim.dense():
             self._open(victim)

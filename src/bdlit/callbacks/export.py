@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from bdlit.callbacks.parts import victim_and_data
+from bdlit.callbacks.parts import require_whole_model, victim_and_data
 from bdlit.errors import BdlitError
 
 
@@ -31,11 +30,7 @@ class VictimWriter(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be written before hours of training, not after."""
         victim_and_data(self, trainer, pl_module)
-        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-            raise BdlitError(
-                "VictimWriter writes whole models, and this strategy keeps a part of one on each "
-                "GPU: fit without it, and give `bdlit merge` or `bdlit defend` the checkpoint"
-            )
+        require_whole_model(self, trainer)
         if self._folder(trainer).exists():
             raise BdlitError(
                 f"{self._folder(trainer)} exists already: give VictimWriter another `directory`"

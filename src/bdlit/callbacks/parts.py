@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
@@ -24,3 +25,16 @@ def victim_and_data(
             "trainer.fit as `datamodule`"
         )
     return module, data
+
+
+def require_whole_model(callback: Callback, trainer: Trainer) -> None:
+    """Refuse a strategy under which no process has the whole model.
+
+    Raises:
+        BdlitError: The trainer's strategy keeps a part of the model on each GPU.
+    """
+    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+        raise BdlitError(
+            f"{type(callback).__name__} needs the whole model, and this strategy keeps a part of "
+            "it on each GPU: fit without the callback, then run `bdlit defend` on the checkpoint"
+        )

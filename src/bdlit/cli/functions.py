@@ -79,47 +79,40 @@ def _merge() -> tuple[Callable[..., Any], bool]:
 
 def _defend() -> tuple[Callable[..., Any], bool]:
     import bdlit.attacks
-    import bdlit.data.continuations
-    import bdlit.data.demo
-    import bdlit.data.demo_instructions
-    import bdlit.data.named
-    import bdlit.data.plain_text
-    import bdlit.data.prompted
-    import bdlit.defenses
-    import bdlit.llm  # noqa: F401
+    import bdlit.defenses  # noqa: F401
     from bdlit.cli.defend import defend
 
+    _offer_data()
     return defend, False
 
 
 def _poison() -> tuple[Callable[..., Any], bool]:
-    import bdlit.data.continuations
-    import bdlit.data.demo
-    import bdlit.data.demo_instructions
-    import bdlit.data.named
-    import bdlit.data.plain_text
-    import bdlit.data.prompted
-    import bdlit.llm  # noqa: F401
     from bdlit.cli.poison import poison
 
+    _offer_data()
     return poison, False
 
 
 def _study() -> tuple[Callable[..., Any], bool]:
     import bdlit.attacks
+    import bdlit.defenses
+    import bdlit.victims.causal_lm
+    import bdlit.victims.classifier  # noqa: F401
+    from bdlit.cli.study import study
+
+    _offer_data()
+    return study, False
+
+
+def _offer_data() -> None:
+    """Import data modules, and the judges that they may name: options offer what is imported."""
     import bdlit.data.continuations
     import bdlit.data.demo
     import bdlit.data.demo_instructions
     import bdlit.data.named
     import bdlit.data.plain_text
     import bdlit.data.prompted
-    import bdlit.defenses
-    import bdlit.llm
-    import bdlit.victims.causal_lm
-    import bdlit.victims.classifier  # noqa: F401
-    from bdlit.cli.study import study
-
-    return study, False
+    import bdlit.llm  # noqa: F401
 
 
 _COMMANDS = {

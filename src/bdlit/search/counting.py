@@ -246,7 +246,3 @@ def _rate(outcome: Outcome) -> Rate:
 
 def _share(costs: Sequence[bool], part: _Part) -> float:
     return sum(costs[row] for row in part.rows) / len(part.rows)
-
-
-def _key(state: State) -> str:
-    return json.dumps(state)
