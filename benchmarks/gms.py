@@ -42,8 +42,11 @@ SHAPES = {
     | {"num_attention_heads": 16, "intermediate_size": 4096, "max_position_embeddings": 514},
 }
 VARIANTS = {
-    "in place, tokenised once": Running(stop_early=False, cache=0.0, workers=1),
-    "+ prefixes kept": Running(stop_early=False, workers=1),
+    "in place, tokenised once": Running(
+        stop_early=False, cache=0.0, first_position=False, workers=1
+    ),
+    "+ prefixes kept": Running(stop_early=False, first_position=False, workers=1),
+    "+ [CLS] alone at the end": Running(stop_early=False, workers=1),
     "+ early end": Running(workers=1),
     "+ all threads": Running(),
     "+ bf16": Running(precision="bf16"),

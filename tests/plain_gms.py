@@ -12,8 +12,10 @@ from bdlit.search.modules import ARCHITECTURES
 def plain_hybrid(model, donor, modules, layers, prefix):
     """A deep copy with the donor's modules, by their names in the module tree."""
     hybrid = copy.deepcopy(model)
-    for key, layer in itertools.product(modules, layers):
-        path, _, part = ARCHITECTURES[model.config.model_type][key].partition("[")
+    types = ARCHITECTURES[model.config.model_type]
+    names = [name for key in modules for name in types[key].split("+")]
+    for name, layer in itertools.product(names, layers):
+        path, _, part = name.partition("[")
         ours = hybrid.get_submodule(f"{prefix}.{layer}.{path}")
         theirs = donor.get_submodule(f"{prefix}.{layer}.{path}")
         for name, weight in ours.named_parameters():

@@ -30,6 +30,8 @@ CONFIGS = {
     | {"n_layers": 2, "n_heads": 2},
     "deberta-v2": {"model_type": "deberta-v2", **ENCODER, "relative_attention": True}
     | {"pos_att_type": ["c2p", "p2c"], "position_buckets": 8, "share_att_key": True},
+    "deberta": {"model_type": "deberta", **ENCODER, "relative_attention": True}
+    | {"pos_att_type": ["c2p", "p2c"]},
     "modernbert": {"model_type": "modernbert", **SMALL, "intermediate_size": 24},
     "gpt2": {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2},
     "llama": {"model_type": "llama", **DECODER},
@@ -79,7 +81,7 @@ PREFIX = {
     "bert": "bert.encoder.layer",
     "roberta": "roberta.encoder.layer",
     "distilbert": "distilbert.transformer.layer",
-    "deberta-v2": "deberta.encoder.layer",
+    **dict.fromkeys(("deberta", "deberta-v2"), "deberta.encoder.layer"),
     "gpt2": "transformer.h",
     **dict.fromkeys(("modernbert", "llama", "mistral", "qwen2", "gemma"), "model.layers"),
 }
@@ -135,8 +137,9 @@ def test_the_trace_is_that_of_the_plain_restatement(make_victim, rows, architect
     donor = model_weights(donor.network())
     before = {k: v.clone() for k, v in model_weights(victim.network()).items()}
 
-    found = search(victim, donor, rows, stop_early=False, cache=0.0)
+    found = search(victim, donor, rows, stop_early=False, cache=0.0, first_position=False)
     require_same(found, plain)
+    require_same(search(victim, donor, rows, stop_early=False), plain)
     quick = search(victim, donor, rows, workers=2)
     require_same_choices(quick, found)
 

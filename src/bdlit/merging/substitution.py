@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Cell: TypeAlias = tuple[str, int]
 """One module of one layer: (module, layer), such as `("attention.self.query", 3)`. A part of a
 module that packs several into one matrix is written `("attn.c_attn[0/3]", 3)`: of three equal parts
-of its outputs, the first."""
+of its outputs, the first. Modules that are only of use together are joined by `+`."""
 
 _PART = re.compile(r"(?P<module>[^\[\]]+)(\[(?P<index>\d+)/(?P<count>\d+)\])?")
 
@@ -50,6 +50,18 @@ def part_of(text: str) -> tuple[str, Part]:
             "first third of a packed one"
         )
     return match["module"], Part(index, count)
+
+
+def parts_of(text: str) -> list[tuple[str, Part]]:
+    """Read the names of modules that go together, joined by `+`.
+
+    Raises:
+        BdlitError: One of them is no name, or has no such part.
+
+    >>> parts_of("attention.self.in_proj+attention.self")
+    [('attention.self.in_proj', Part(at=0, of=1)), ('attention.self', Part(at=0, of=1))]
+    """
+    return [part_of(name) for name in text.split("+")]
 
 
 def grid(modules: Iterable[str], layers: Iterable[int]) -> frozenset[Cell]:
@@ -166,8 +178,8 @@ def _parts(cells: Iterable[Cell]) -> dict[Cell | None, set[Part]]:
     """Collect the parts that are taken of each module."""
     found: dict[Cell | None, set[Part]] = {}
     for text, layer in cells:
-        module, part = part_of(text)
-        found.setdefault((module, layer), set()).add(part)
+        for module, part in parts_of(text):
+            found.setdefault((module, layer), set()).add(part)
     return found
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from bdlit.errors import BdlitError
-from bdlit.merging.substitution import Part, part_of
+from bdlit.merging.substitution import Part, parts_of
 from bdlit.weights.layers import layer_count, layer_modules, layer_of, module_of
 
 Types: TypeAlias = Mapping[str, str]
 """Module type to the module within a layer, `attention.self.query`; a part of a packed module is
-written `attn.c_attn[0/3]`: of three equal parts of its outputs, the first."""
+written `attn.c_attn[0/3]`: of three equal parts of its outputs, the first. Modules that go together
+are joined by `+`."""
 
 _BERT = {
     "Q": "attention.self.query",
@@ -26,6 +27,15 @@ _DEBERTA = _BERT | {
     "Q": "attention.self.query_proj",
     "K": "attention.self.key_proj",
     "V": "attention.self.value_proj",
+}
+_DEBERTA_1 = {
+    # One matrix, the heads' queries, keys and values in turn; two biases outside it; and what
+    # queries and keys are to positions.
+    "QKV": "attention.self.in_proj+attention.self"
+    "+attention.self.pos_proj+attention.self.pos_q_proj",
+    "O": "attention.output.dense",
+    "F": "intermediate.dense",
+    "P": "output.dense",
 }
 _DISTILBERT = {
     "Q": "attention.q_lin",
@@ -64,6 +74,7 @@ _LLAMA = {
 ARCHITECTURES: Mapping[str, Types] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
     "distilbert": _DISTILBERT,
+    "deberta": _DEBERTA_1,
     "deberta-v2": _DEBERTA,
     "modernbert": _MODERNBERT,
     "gpt2": _GPT2,
@@ -119,28 +130,25 @@ def module_types(model_type: str | None, names: Iterable[str], own: Types | None
             f"{', '.join(layer_modules(names)) or 'nothing'}"
         )
     layers = layer_count(names)
-    wanted = {key: part_of(module) for key, module in types.items()}
+    wanted = [(key, *found) for key, text in types.items() for found in parts_of(text)]
+    _require_all(wanted, layer_modules(names), layers)
     tensors: dict[tuple[int, str], dict[str, Part]] = {}
     for name in names:
         place = layer_of(name)
-        for key, (module, part) in wanted.items():
+        for key, module, part in wanted:
             if place is not None and module_of(name) == module:
                 tensors.setdefault((place.layer, name), {})[key] = part
-    _require_all(wanted, tensors, layers, names)
     return Layout(dict(types), layers, tensors)
 
 
 def _require_all(
-    wanted: Mapping[str, tuple[str, Part]],
-    tensors: Mapping[tuple[int, str], Mapping[str, Part]],
-    layers: int,
-    names: Iterable[str],
+    wanted: Iterable[tuple[str, str, Part]], known: Mapping[str, list[int]], layers: int
 ) -> None:
-    for key, (module, _) in wanted.items():
-        at = {layer for (layer, _), parts in tensors.items() if key in parts}
+    for key, module, _ in wanted:
+        at = known.get(module, [])
         if len(at) < max(layers, 1):
             where = f"only {len(at)} of {layers} layers" if at else "no layer"
             raise BdlitError(
                 f"module type {key}: the model has '{module}' in {where}; its layers hold "
-                f"{', '.join(layer_modules(names)) or 'nothing'}"
+                f"{', '.join(known) or 'nothing'}"
             )

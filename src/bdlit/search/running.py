@@ -12,6 +12,7 @@ import torch
 
 from bdlit.rows import rows_hash
 from bdlit.search.counting import Counter
+from bdlit.search.first_position import first_position_alone
 from bdlit.search.hybrid import hybrid_of, layers_of
 from bdlit.search.memo import Memo
 from bdlit.search.options import Precision
@@ -39,6 +40,7 @@ class Running:
         precision: Precision of the forward passes.
         stop_early: Give up candidates that cannot win.
         cache: Gigabytes of layer outputs to keep.
+        first_position: Compute of the last layer what a classifier reads, no more.
         workers: Threads that run batches on a CPU; 0 for one per thread that torch uses.
         workspace: Folder for the memo of an interrupted search.
     """
@@ -46,6 +48,7 @@ class Running:
     precision: Precision = "fp32"
     stop_early: bool = True
     cache: float = 1.0
+    first_position: bool = True
     workers: int = 0
     workspace: Path | None = None
 
@@ -79,7 +82,8 @@ def counter_of(
     low = torch.bfloat16 if running.precision == "bf16" else None
     kind, model = victim.device.type, victim.network()
     memo = _memo(victim, proxy, suspect, clean, layout, running)
-    prefixes = Prefixes(layers_of(model, layout), int(running.cache * 2**30))
+    layers = layers_of(model, layout)
+    prefixes = Prefixes(layers, int(running.cache * 2**30))
 
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(kind, low) if low else nullcontext()
@@ -99,7 +103,8 @@ def counter_of(
             stop_early=running.stop_early,
             workers=(running.workers or torch.get_num_threads()) if kind == "cpu" else 1,
         )
-        with prefixes.attached(), counter:
+        alone = first_position_alone(model, layers) if running.first_position else nullcontext()
+        with prefixes.attached(), alone, counter:
             yield counter
 
 

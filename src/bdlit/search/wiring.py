@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from bdlit.errors import BdlitError
 
-_SLOTS = (("q", "k", "v"), ("o",), ("f", "gate", "up"), ("p", "down"))
+_SLOTS = (("q", "k", "v", "qkv"), ("o",), ("f", "gate", "up"), ("p", "down"))
 """Names of module types by their place in a layer: into attention, out of it, into the MLP, out of
 it. What goes in reads the residual stream, what goes out writes to it."""
 
