@@ -228,6 +228,14 @@ def test_a_folder_without_models_is_no_other_study(tmp_path, capsys):
     assert "is no folder of a study with models" in capsys.readouterr().err
 
 
+def test_data_that_is_missing_is_told_before_the_first_model_is_trained(tmp_path, capsys):
+    elsewhere = {"class_path": "SST2", "init_args": {"source": str(tmp_path / "nowhere")}}
+    config = written(tmp_path, models={"benign": {}, "other": {"data": elsewhere}}, defenses={})
+    assert main(["study", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_others_trained_on_another_vocabulary_are_refused(tmp_path, capsys):
     config = yaml.safe_load(written(tmp_path).read_text())
     config["victim"]["init_args"]["config"] = TINY

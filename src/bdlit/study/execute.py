@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,8 +63,8 @@ class Study:
 
     def run(self) -> None:
         """Do all that is left to do."""
-        self._check()
         mine = [pair for i, pair in enumerate(self._pairs()) if i % self.shard[1] == self.shard[0]]
+        self._check({name: seed for name, seed in mine if name != START})
         began = time.monotonic()
         for done, (name, seed) in enumerate(mine, 1):
             known = self.workshop.finished(name, seed)
@@ -92,10 +92,19 @@ class Study:
             self._defend(name, seed, [cell])
         return self.workshop.purified(name, cell, seed)
 
-    def _check(self) -> None:
-        """Refuse defenses that lack something before hours of training, not after."""
+    def _check(self, seeds: Mapping[str, int]) -> None:
+        """Refuse defenses and data that lack something before hours of training, not after.
+
+        Args:
+            seeds: The models of this shard, each with one of its seeds.
+        """
         data = self.workshop.tests(next(iter(self.plan.models)), self.plan.seeds[0])
         require_clean_rows({name: t.defense for name, t in self.plan.defenses.items()}, data)
+        for name, seed in seeds.items():
+            if not self.workshop.finished(name, seed):
+                read = self.workshop.data(name, seed)
+                read.prepare_data()
+                read.setup()
 
     def _pairs(self) -> Iterator[tuple[str, int]]:
         for seed in self.plan.seeds:
