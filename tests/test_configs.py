@@ -19,7 +19,7 @@ TINY = CONFIGS / "debug" / "tiny.yaml"
 TINY_LLAMA = CONFIGS / "debug" / "tiny-llama.yaml"
 FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
 DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
-PROPERTIES = sorted((CONFIGS / "study").glob("gms-*.yaml"))
+PROPERTIES = sorted(f for n in ("gms-*", "msd") for f in (CONFIGS / "study").glob(f"{n}.yaml"))
 LANGUAGE = CONFIGS / "study" / "quickstart-llm.yaml"
 PARTS = CONFIGS / "study" / "conflict-parts.yaml"
 STORIES = [CONFIGS / "study" / f"{name}.yaml" for name in ("stories", "stories-lora")]
@@ -61,10 +61,11 @@ def smaller(config, folder):
     text = config.read_text().replace("{class_path: GMS}", "{class_path: GMS, init_args: {}}")
     few = "class_path: GMS, init_args: {suspect_rows: 8, clean_rows: 20, "
     text = text.replace("class_path: GMS, init_args: {", few)
+    text = text.replace(", suspect_rows: 1000, clean_rows: 1000", "")
     text = text.replace("{class_path: MSD}", "{class_path: MSD, init_args: {least_rows: 1}}")
     text = re.sub(r"clean_rows: \d+, learning", "clean_rows: 8, learning", text)
     text = re.sub(r"limits: {.*test.*}", "limits: {train: 40, test: 12}", text)
-    text = re.sub(r"clean_pool_size: (2000|3460)", "clean_pool_size: 16", text)
+    text = re.sub(r"clean_pool_size: (120|2000|3460)", "clean_pool_size: 16", text)
     (folder / config.name).write_text(text.replace(".jsonl.gz", ".jsonl"))
     return folder / config.name
 
@@ -280,7 +281,7 @@ def test_study(config, folder, tiny_start):
 
 
 @pytest.mark.parametrize("config", PROPERTIES, ids=by_name)
-def test_property_of_gms(config, folder, tiny_start):
+def test_property_of_a_search(config, folder, tiny_start):
     under = ["olid"] if "olid" in config.stem else ["sst2", "sst2-local"]
     files = [smaller(CONFIGS / "study" / f"{name}.yaml", folder) for name in under]
     files.append(smaller(config, folder))
