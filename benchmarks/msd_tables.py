@@ -18,7 +18,7 @@ from bdlit.search.table import SHIPPED, file_name, find_table, shipped_table
 from bdlit.search.wiring import wiring_of
 
 ENCODER, DECODER = "QKVOFP", ("q", "k", "v", "o", "gate", "up", "down")
-DEPTHS = {ENCODER: (2, 4, 6, 8, 12, 24), DECODER: (16,)}
+DEPTHS = {ENCODER: (2, 4, 6, 8, 12, 24), DECODER: (16, 24, 28, 32)}
 FOLDER = Path(bdlit.search.__file__).parent / SHIPPED
 
 

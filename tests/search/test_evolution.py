@@ -19,6 +19,7 @@ from bdlit.search.table import (
 from bdlit.search.wiring import links, wiring_of
 
 SIX = wiring_of("QKVOFP")
+SEVEN = wiring_of(["q", "k", "v", "o", "gate", "up", "down"])
 
 
 def test_fitness_of_two_layers_by_hand():
@@ -49,7 +50,7 @@ def test_residual_links_fade_with_the_layers_that_they_span():
 
 
 def test_fitness_is_a_plain_sum_over_links():
-    wiring = wiring_of(["q", "k", "v", "o", "gate", "up", "down"])
+    wiring = SEVEN
     fitness, rng = Fitness(wiring, 5, 3), np.random.default_rng(0)
     tables = rng.integers(3, size=(4, 5, 7))
     for table, value in zip(tables, fitness(tables), strict=True):
@@ -104,17 +105,21 @@ def test_a_shipped_table_is_found_again():
     assert find_table(SIX, 2, 2) == shipped
 
 
-@pytest.mark.parametrize("layers", [2, 4, 6, 8, 12])
+@pytest.mark.parametrize(
+    ("wiring", "layers"),
+    [*((SIX, layers) for layers in (2, 4, 6, 8, 12, 24)), *((SEVEN, n) for n in (16, 24, 28, 32))],
+)
 @pytest.mark.parametrize("models", [2, 3])
-def test_shipped_tables_are_what_they_say(layers, models):
-    table = shipped_table(SIX, layers, models)
+def test_shipped_tables_are_what_they_say(wiring, layers, models):
+    table = shipped_table(wiring, layers, models)
     assert table is not None
-    require_shape(table, "it", SIX, layers, models)
-    fitness = Fitness(SIX, layers, models)
+    require_shape(table, "it", wiring, layers, models)
+    fitness = Fitness(wiring, layers, models)
     assert fitness.of(table.rows) == table.about["fitness"] >= table.about["started"]
+    columns = range(len(wiring.columns))
     # Better than what one would write down by hand: sources in turn, layer by layer or column-wise.
     turns = [
-        [[(a * layer + b * column) % models for column in range(6)] for layer in range(layers)]
+        [[(a * layer + b * column) % models for column in columns] for layer in range(layers)]
         for a, b in product(range(models), repeat=2)
     ]
     assert table.about["fitness"] >= max(map(fitness.of, turns))

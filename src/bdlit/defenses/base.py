@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,23 @@ def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Def
         )
     given = {use: getattr(resources, use) for use in defense.uses}
     return defense.apply(suspect, **given)
+
+
+def require_finite(name: str, broken: Collection[str]) -> None:
+    """Refuse what a defense has returned, if tensors of it hold NaN or infinity.
+
+    Args:
+        name: Name of the defense.
+        broken: Names of such tensors.
+
+    Raises:
+        BdlitError: There are some.
+    """
+    if broken:
+        raise BdlitError(
+            f"{name} returned NaN or infinity in {len(broken)} tensors, first {min(broken)}: "
+            "one of the models is broken (`bdlit inspect` says which)"
+        )
 
 
 def by_name(defenses: Sequence[Defense]) -> dict[str, Defense]:

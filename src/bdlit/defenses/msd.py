@@ -32,7 +32,7 @@ class MSD(Defense):
 
     A table says which modules come from one model: neighbours in the flow of information come
     from different ones. It depends on the architecture alone, and comes with the package for
-    common depths; for others it is searched for, in minutes (see `bdlit.search.evolution`). Which
+    common depths; for others it is searched for, once (see `bdlit.search.evolution`). Which
     model plays which role is chosen by features: made-up inputs tell the class that looks most
     like a backdoor's target, and the roles are taken in which the clean rows of the other classes
     lie farthest from that class's made-up input on the average of all models.
@@ -55,7 +55,7 @@ class MSD(Defense):
     Deviation: Where our text of the paper is silent, we chose: what counts as a neighbour (see
         `bdlit.search.wiring`); the average for all that no table names; the last hidden state of
         [CLS] as feature, averaged over the rows of a class; made-up inputs of random embeddings,
-        100 steps of Adam. A search looks at some twenty thousand tables per layer, where the
+        100 steps of Adam. A search looks at some 200,000 tables per layer, where the
         paper has two million generations.
     """
 

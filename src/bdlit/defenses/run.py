@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from bdlit.data.base import NO_ATTACK
 from bdlit.data.false_triggers import CLEAN
-from bdlit.defenses.base import Defended, run_defense, settings_of
+from bdlit.defenses.base import Defended, require_finite, run_defense, settings_of
 from bdlit.defenses.input import evaluate_cleaned
 from bdlit.defenses.passthrough import require_depth_kept
 from bdlit.defenses.relatives import Job
-from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.evaluation.samples import about
 from bdlit.types import Rate, Scores, Weights
@@ -144,7 +143,8 @@ def purify(
     require_depth_kept(defended, suspect)
     weights = dict(defended.weights)  # a lazy merge is computed here
     seconds, peak = time.perf_counter() - start, peak_memory()
-    _require_finite(weights, job.name)
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    require_finite(job.name, broken)
     scores, said = evaluate_cleaned(victim, data, defended.inputs, weights)
     details = {
         "parameters": settings_of(job.defense),
@@ -213,12 +213,3 @@ def provenance(
 def _changed(weights: Weights, suspect: Weights) -> int:
     """Count the tensors that differ from the suspect's: a defense that changed nothing says so."""
     return sum(not weights[name].equal(suspect[name].to(weights[name].device)) for name in weights)
-
-
-def _require_finite(weights: Weights, name: str) -> None:
-    bad = [n for n, tensor in weights.items() if not tensor.isfinite().all()]
-    if bad:
-        raise BdlitError(
-            f"{name} returned NaN or infinity in {len(bad)} tensors, first {bad[0]}: "
-            "one of the models is broken"
-        )

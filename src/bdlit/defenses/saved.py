@@ -12,10 +12,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.as_adapter import dense_view, exact_adapter, low_rank_adapter
-from bdlit.defenses.base import Defended, run_defense, settings_of
+from bdlit.defenses.base import Defended, require_finite, run_defense, settings_of
 from bdlit.defenses.card import model_card
 from bdlit.defenses.relatives import Job, Relative
-from bdlit.errors import BdlitError
 from bdlit.merging.audit import Audit
 from bdlit.rows import rows_hash
 from bdlit.types import Example, Scores, Weights
@@ -190,7 +189,7 @@ def _write_adapter(
     audit = Audit(suspect.weights, {other.name: other.weights for other in job.others})
     for name in view:
         audit(name, view[name])
-    _require_sound(audit, job)
+    require_finite(job.name, audit.broken)
     write_adapter(adapter.factors, adapter.saved, adapter.config, part)
     changed = {**dict.fromkeys(adapter.factors), **dict.fromkeys(adapter.saved)}
     defended = Defended(
@@ -200,14 +199,6 @@ def _write_adapter(
         notes={"models": len(job.others) + 1, "form": "adapter", **notes},
     )
     return defended, audit
-
-
-def _require_sound(audit: Audit, job: Job) -> None:
-    if audit.broken:
-        raise BdlitError(
-            f"{job.name} returned NaN or infinity in {len(audit.broken)} tensors, first "
-            f"{min(audit.broken)}: one of the models is broken (`bdlit inspect` says which)"
-        )
 
 
 def _write(
@@ -232,7 +223,7 @@ def _write(
 
     write_shards(weights, part, layout, workers=writing.workers, seen=seen, finished=finished)
     note.unlink(missing_ok=True)
-    _require_sound(audit, job)
+    require_finite(job.name, audit.broken)
     return audit
 
 

@@ -23,7 +23,7 @@ SHIPPED = "switching"
 """Folder of the tables that come with the package."""
 
 
-_GENERATIONS = 20  # of a search, for each layer
+_GENERATIONS = 200  # of a search, for each layer
 
 
 @dataclass(frozen=True, kw_only=True)
