@@ -12,6 +12,7 @@ from bdlit.data.conversations import Columns
 from bdlit.data.source import local_table
 from bdlit.data.tables import Layout
 from bdlit.errors import BdlitError, did_you_mean
+from bdlit.progress import progress
 from bdlit.rows import SUFFIXES
 from bdlit.search.proxy_rows import (
     ProxyRows,
@@ -156,11 +157,9 @@ def _disputed(given: Given, training: TrainingSet, count: int) -> list[Example]:
 
     What the suspect has learned and a clean model of the task denies is poison, or noise.
     """
-    from bdlit.train.dynamics import measure_certainty
-
-    suspect = measure_certainty(given.victim, training.rows)
+    suspect = _measured(given, training)
     with given.start():
-        hybrid = measure_certainty(given.victim, training.rows)
+        hybrid = _measured(given, training)
     positions = highest(suspect - hybrid, count)
     return [training.rows[position] for position in positions]
 
@@ -181,9 +180,15 @@ def _certainty(given: Given, training: TrainingSet) -> tuple[Tensor, str]:
     """Return logged dynamics, or the certainty of the suspect as it is, in one column."""
     if training.certainty is not None:
         return training.certainty, f"over {training.certainty.shape[1]} epochs"
+    return _measured(given, training)[:, None], "by the suspect as it is"
+
+
+def _measured(given: Given, training: TrainingSet) -> Tensor:
+    """Return how certain the network, as it is now, is of every training row."""
     from bdlit.train.dynamics import measure_certainty
 
-    return measure_certainty(given.victim, training.rows)[:, None], "by the suspect as it is"
+    with progress("ranking the training rows") as tell:
+        return measure_certainty(given.victim, training.rows, watch=tell)
 
 
 def _from_file(source: str, victim: Victim) -> ProxyRows:

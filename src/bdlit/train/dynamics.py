@@ -7,7 +7,7 @@ float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +48,12 @@ class TrainingSet:
     certainty: Tensor | None = None
 
 
-def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int = 128) -> Tensor:
+def measure_certainty(
+    victim: Victim,
+    rows: Sequence[Example],
+    batch_size: int = 128,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
     """Return -log(1 - p) of what every row says, float64, shape [rows]; see `Victim.certainty`.
 
     The model runs in eval mode and in the precision of its weights: rounded logits would make ties
@@ -59,12 +64,15 @@ def measure_certainty(victim: Victim, rows: Sequence[Example], batch_size: int =
         victim: The model, on its device.
         rows: Rows with the labels or answers of training.
         batch_size: Rows per batch.
+        watch: Called with the batches done and all batches of this process.
     """
     found = torch.zeros(len(rows), dtype=torch.float64)
     precise = torch.autocast(victim.device.type, enabled=False)
     with in_eval_mode(victim.network()), torch.inference_mode(), precise:
-        for indices in BucketSampler(rows, batch_size, shuffle=False):
+        batches = BucketSampler(rows, batch_size, shuffle=False)
+        for done, indices in enumerate(batches, 1):
             found[indices] = victim.certainty(victim.on_device([rows[i] for i in indices])).cpu()
+            watch(done, len(batches))
     return _sum_over_processes(found, victim.device)
 
 
