@@ -187,28 +187,41 @@ def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("defense", "words"),
+    ("settings", "words"),
     [
-        (replace(FEW, suspect_from="inverted"), "did you mean 'inverse'"),
-        (replace(FEW, clean_from="trian"), "did you mean 'train'"),
-        (replace(FEW, clean_from="pool"), "clean_pool_size"),
-        (replace(FEW, clean_from="oracle", clean_rows=80, clean_poison=0.9), "poisoned clean_rows"),
-        (replace(FEW, suspect_rows=10**6), "suspect_rows 1000000 is out of range"),
-        (replace(FEW, suspect_from="missing.jsonl"), "missing.jsonl"),
-        (replace(FEW, modules={"Q": "attention.self.queri"}), "in no layer"),
-        (replace(FEW, modules={"Q": "attention.self.query[3/3]"}), "is no module"),
+        ({"suspect_from": "inverted"}, "did you mean 'inverse'"),
+        ({"clean_from": "trian"}, "did you mean 'train'"),
+        ({"clean_from": "pool"}, "clean_pool_size"),
+        ({"clean_from": "oracle", "clean_rows": 80, "clean_poison": 0.9}, "poisoned clean_rows"),
+        ({"suspect_rows": 10**6}, "suspect_rows 1000000 is out of range"),
+        ({"suspect_rows": 0}, "suspect_rows 0 is out of range"),
+        ({"clean_rows": -5}, "clean_rows -5 is out of range"),
+        ({"workers": -1}, "workers -1 is out of range"),
+        ({"cache": -1.0}, r"cache -1\.0 is out of range"),
+        ({"suspect_from": "missing.jsonl"}, "missing.jsonl"),
+        ({"modules": {}}, "are unknown: give them"),
+        ({"modules": {"Q": "attention.self.queri"}}, "in no layer"),
+        ({"modules": {"Q": "attention.self.query[3/3]"}}, "is no module"),
+        ({"modules": {"Q": "attention.self.query[0/5]"}}, "which 5 parts cannot share"),
     ],
     ids=lambda value: None,
 )
-def test_bad_settings(defense, words, given):
+def test_bad_settings(settings, words, given):
     with pytest.raises(BdlitError, match=words):
-        purify(defense, given)
+        purify(replace(FEW, **settings), given)
 
 
 def test_models_that_do_not_fit(given):
     for others in ([], [*given.others, *given.others]):
         with pytest.raises(BdlitError, match=f"was given {len(others)}"):
             purify(FEW, replace(given, others=others))
+    deep = {
+        name.replace(".layer.0.", f".layer.{layer}."): tensor
+        for name, tensor in given.others[0].items()
+        for layer in range(2)
+    }
+    with pytest.raises(BdlitError, match="the proxy has 2 layers, and the suspect 1"):
+        purify(FEW, replace(given, others=[deep]))
     narrow = {k: v[..., :16] for k, v in given.others[0].items()}
     with pytest.raises(BdlitError, match="the proxy"):
         purify(FEW, replace(given, others=[narrow]))
@@ -216,7 +229,31 @@ def test_models_that_do_not_fit(given):
         purify(FEW, replace(given, suspect_train=None))
 
 
+def test_models_that_do_not_fit_are_refused_before_the_fit(tiny_start, tmp_path):
+    victim = ClassifierVictim(str(tiny_start), max_length=64)
+    callback = DefenseCallback([FEW], others=[str(tiny_start)] * 2)
+    with pytest.raises(BdlitError, match="was given 2"):
+        tiny_trainer(tmp_path, callbacks=[callback]).fit(victim, demo())
+    callback = DefenseCallback([replace(FEW, clean_from="pool")], others=[str(tiny_start)])
+    with pytest.raises(BdlitError, match="clean_pool_size"):
+        tiny_trainer(tmp_path, callbacks=[callback]).fit(victim, demo())
+
+
+def test_of_a_file_as_many_rows_are_drawn_as_are_wanted(given, tmp_path):
+    rows = [{"text": r.text, "label": r.label} for r in given.suspect_train.rows[:40]]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    file = str(tmp_path / "rows.jsonl")
+    notes = purify(replace(FEW, suspect_from=file, clean_from=file), given).notes
+    assert notes["suspect_set"]["rows"] == 12
+    assert notes["clean_set"]["rows"] == 20
+
+
 def test_rows_that_cannot_guide(given):
+    unmarked = [replace(row, poisoned=False) for row in given.suspect_train.rows]
+    for oracle in ("suspect_from", "clean_from"):
+        with pytest.raises(BdlitError, match="marked as poisoned; none is"):
+            own = replace(given, suspect_train=TrainingSet(unmarked))
+            purify(replace(FEW, **{oracle: "oracle"}), own)
     rows = given.suspect_train.rows
     one_class = TrainingSet([row for row in rows if row.label == 1])
     with pytest.raises(BdlitError, match="1 class only"):

@@ -3,9 +3,11 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from bdlit.cli import main
@@ -152,16 +154,32 @@ def test_the_suspects_own_rest(given, table):
 
 
 def test_what_it_cannot_do(given, table):
-    with pytest.raises(BdlitError, match="mixes two or more models"):
+    with pytest.raises(BdlitError, match="mixes two to 6 models"):
         purify(SHORT, replace(given, others=[]))
     with pytest.raises(BdlitError, match="is for 2 models, and there are 3"):
         purify(replace(SHORT, table=table), replace(given, others=given.others * 2))
     narrow = {k: v[..., :16] for k, v in given.others[0].items()}
     with pytest.raises(BdlitError, match="does not fit"):
         purify(SHORT, replace(given, others=[narrow]))
+    with pytest.raises(BdlitError, match="dummy_tokens 200 is out of range"):
+        purify(replace(SHORT, dummy_tokens=200), given)
+    with pytest.raises(BdlitError, match="two to 6 models.*6 others"):
+        purify(SHORT, replace(given, others=given.others * 6))
     deeper = {k.replace("layer.0", "layer.1"): v for k, v in given.others[0].items()}
     with pytest.raises(BdlitError, match="does not fit"):
         purify(SHORT, replace(given, others=[deeper]))
+
+
+def test_a_table_of_the_same_modules_in_another_order_is_read_by_their_names(
+    given, table, tmp_path
+):
+    known = yaml.safe_load(Path(table).read_text())
+    order = [2, 1, 0, *range(3, len(known["table"][0]))]
+    known["modules"][0] = [known["modules"][0][i] for i in order[:3]]
+    known["table"] = [[row[i] for i in order] for row in known["table"]]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(known))
+    same = [purify(replace(SHORT, table=str(t)), given) for t in (table, tmp_path / "other.yaml")]
+    assert fingerprint(same[0].weights) == fingerprint(same[1].weights)
 
 
 def test_rows_that_are_too_few(given):

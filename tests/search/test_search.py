@@ -10,11 +10,13 @@ import torch
 from bdlit.data.demo import DemoReviews
 from bdlit.errors import BdlitError
 from bdlit.merging import substitute
+from bdlit.search.counting import parts_of
 from bdlit.search.greedy import greedy_search
 from bdlit.search.modules import ARCHITECTURES, module_types
 from bdlit.search.running import Running, counter_of
 from bdlit.search.score import Score
 from bdlit.search.space import Space
+from bdlit.types import Example
 from bdlit.victims import ClassifierVictim, LoRA, model_weights, swapped
 from instruction_attack import StringBehindWord
 from plain_gms import plain_search
@@ -214,6 +216,25 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(make_victim, rows, tmp
     calls[0] = -(10**6)
     search(victim, donor, (rows[1], rows[0]), workspace=tmp_path)  # other rows: begun anew
     assert calls[0] + 10**6 > 0
+
+
+def test_a_memo_is_of_the_rows_as_the_model_sees_them(make_victim, rows, tmp_path):
+    victim = make_victim("bert", 0)
+    donor = model_weights(make_victim("bert", 10).network())
+    search(victim, donor, rows, workspace=tmp_path)
+    victim.max_length = 5
+    assert search(victim, donor, rows, workspace=tmp_path) == search(victim, donor, rows)
+
+
+def test_rows_of_one_length_that_are_padded_together_keep_their_mask(make_victim):
+    """Beside a row with a second text, one without gets a separator more than alone."""
+    victim = make_victim("bert", 0)
+    rows = [Example("good good good good", 1), Example("good good", 1, text_pair="good")]
+    assert len({victim.tokenize([row])["input_ids"].shape[1] for row in rows}) == 1
+    (together,) = parts_of(victim, rows, overhead=1000)
+    assert not together.inputs["attention_mask"].all()
+    (alone,) = parts_of(victim, rows[:1], overhead=1000)
+    assert "attention_mask" not in alone.inputs
 
 
 @pytest.mark.parametrize("granularity", ["modules", "layers", "cells"])

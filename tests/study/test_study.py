@@ -222,6 +222,41 @@ def test_a_strategy_is_transferred_and_a_purified_model_tuned_again(finished, tm
     assert fingerprint(tuned) == fingerprint(purified)  # for it was tuned at a rate of 0
 
 
+def test_shards_that_need_the_same_cell_make_it_once(finished, tmp_path):
+    """The first shard waits for the strategy that the last one finds, or finds it itself."""
+    gms = {"suspect_rows": 8, "clean_rows": 12, "alpha": 0.0}
+    moved = {
+        **{"defense": {"class_path": "ModuleSubstitution"}, "others": ["benign"]},
+        "strategy_from": ["insertsent", "GMS"],
+    }
+    found = {"defense": {"class_path": "GMS", "init_args": gms}, "others": ["benign"]}
+    file = written(tmp_path, defenses={"moved": moved, "GMS": found})
+    out = tmp_path / "out"
+    command = ["study", "--config", file, "--models_from", finished, "--out", out, "--shard"]
+    shards = [launch(*command, f"{i}/4") for i in (1, 3)]  # badnet, insertsent
+    answers = [shard.answer() for shard in shards]
+    assert [answer.returncode for answer in answers] == [0, 0], answers
+    cells = [(r.victim, r.defense) for r in read_results(out / "results.jsonl") if r.floor]
+    assert sorted(c for c in cells if c[1] == "GMS") == [("badnet", "GMS"), ("insertsent", "GMS")]
+
+
+def test_a_cell_that_fails_does_not_keep_the_others_from_being_done(finished, tmp_path, capsys):
+    missing = {"class_path": "ModuleSubstitution", "init_args": {"strategy": "nowhere.yaml"}}
+    defenses = {
+        "moved": {"defense": missing, "others": ["benign"]},
+        "WAG-benign": {"defense": {"class_path": "WAG"}, "others": ["benign"]},
+    }
+    file = written(tmp_path, defenses=defenses)
+    options = ["--models_from", str(finished), "--out", str(tmp_path / "out")]
+    assert main(["study", "--config", str(file), *options]) == 2
+    printed = capsys.readouterr()
+    assert "WAG-benign" in printed.out
+    assert "2 of the defenses failed" in printed.err
+    assert "moved of badnet-seed0: cannot read strategy nowhere.yaml" in printed.err
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert {r.defense for r in results if r.victim == "insertsent"} == {"none", "WAG-benign"}
+
+
 def test_a_folder_without_models_is_no_other_study(tmp_path, capsys):
     options = ["--models_from", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main(["study", "--config", str(written(tmp_path)), *options]) == 2

@@ -96,6 +96,15 @@ def test_a_resumed_fit_goes_on_with_the_epochs_before(fitted):
     assert torch.equal(callback.certainty, fitted[3].certainty)
 
 
+def test_a_second_fit_begins_anew(tiny_start, tmp_path):
+    data = DemoReviews(train_size=16, validation_size=0, test_size=4)
+    victim = ClassifierVictim(str(tiny_start), max_length=64)
+    callback = TrainingDynamics()
+    for _ in range(2):
+        tiny_trainer(tmp_path, max_epochs=1, callbacks=[callback]).fit(victim, data)
+        assert callback.certainty.shape == (16, 1)
+
+
 def test_dynamics_of_other_rows_and_damaged_files_are_refused(fitted, tmp_path):
     folder, data, _, _ = fitted
     with pytest.raises(BdlitError, match="belong to other rows"):

@@ -91,7 +91,10 @@ class DefenseCallback(Callback):
         require_whole_model(self, trainer)
         require_clean_rows(self.defenses, data)
         with victim.dense():
-            self._open(victim)
+            others, _, _ = self._open(victim)
+            weights = [other.weights for other in others]
+            for defense in self.defenses.values():
+                defense.check(model_weights(victim.network()), weights, victim)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run, measure, log and save every defense."""

@@ -32,6 +32,10 @@ class TrainingDynamics(Callback):
     def __init__(self) -> None:
         self.certainty: Tensor | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew with every fit; what a checkpoint brings is taken up after this."""
+        self.certainty = None
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and write what is known so far."""
         victim, data = victim_and_data(self, trainer, pl_module)

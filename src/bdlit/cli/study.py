@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from bdlit.data.base import TextDataModule
+from bdlit.errors import BdlitError
 from bdlit.report.compare import compare
 from bdlit.study.execute import Study
 from bdlit.study.plan import Model, Plan, Start, Treatment, shard_of
@@ -45,7 +46,8 @@ def study(
         start: A checkpoint to train first, from which all models of a seed are fine-tuned.
         suspects: Models to defend; by default all that were attacked.
         floor: Name of the benign model whose ASR is the floor.
-        seeds: Seeds of training and poisoning; everything is done once per seed.
+        seeds: Seeds of training and poisoning; everything is done once per seed. Defenses that
+            draw have a seed of their own among their settings, the same for all of these.
         out: Folder of the study; by default studies/NAME.
         models_from: Folder of another study whose finished models are taken, by name and seed,
             rather than trained again: to measure the same models in another way, say, or to try
@@ -69,6 +71,11 @@ def study(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     go_offline_if_needed()
     folder = Path(out or f"studies/{name}")
-    Study(plan, folder, part, Path(models_from) if models_from else None).run()
+    failures = Study(plan, folder, part, Path(models_from) if models_from else None).run()
     if part[1] == 1:
         compare([str(folder)])
+    if failures:
+        raise BdlitError(
+            f"{len(failures)} of the defenses failed, and run again with the same command; the "
+            f"first, {failures[0]}"
+        )

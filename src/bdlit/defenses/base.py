@@ -114,6 +114,25 @@ class Defense(ABC):
         """Name in folders, logs and results; it tells variants of one method apart."""
         return type(self).__name__
 
+    @property
+    def needs_clean(self) -> bool:
+        """Whether it needs trusted clean rows, with these settings."""
+        return "clean" in self.needs
+
+    def check(  # noqa: B027  (most defenses take any models of one architecture)
+        self, suspect: Weights, others: Sequence[Weights], victim: Any
+    ) -> None:
+        """Refuse models that cannot work, as soon as they are known: before a fit, not after.
+
+        Args:
+            suspect: Weights of the suspect, or of the victim that it will be trained from.
+            others: Other models.
+            victim: The suspect as a module.
+
+        Raises:
+            BdlitError: They cannot be combined in this way. `apply` would say the same.
+        """
+
     # `*args` is never used: with it, type checkers let subclasses name their own parameters.
     @abstractmethod
     def apply(self, suspect: Weights, *args: Any, **needs: Any) -> Defended:

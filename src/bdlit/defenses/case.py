@@ -77,13 +77,14 @@ class Case:
         before = self._before()
         job = self._job(name, defense)
         out = self.folder / name
+        writing = replace(writing, measure=self.measure, before=before)
         identity = identity_of(self.parents.suspect, job, writing, self.parents.keep)
         known = _finished(out, identity)
         origin = known or purify_saved(
             self.parents.suspect,
             self._with_victim(job),
             out,
-            replace(writing, measure=self.measure, before=before),
+            writing,
             keep=self.parents.keep,
         )
         if before is not None and name not in self._recorded():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense
+from bdlit.defenses.sources import CLEAN_SOURCES, SUSPECT_SOURCES, require_source
 from bdlit.defenses.substitution import one_proxy, substitute
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice
@@ -19,6 +20,7 @@ from bdlit.types import Example, Weights
 if TYPE_CHECKING:
     from bdlit.search.counting import Counter
     from bdlit.search.greedy import Candidate, Found, Step
+    from bdlit.search.modules import Layout
     from bdlit.search.space import Space
     from bdlit.search.strategy import Strategy
     from bdlit.train.dynamics import TrainingSet
@@ -49,10 +51,10 @@ class GMS(Defense):
             training (under the suspect itself where nobody logged them); `disagreement`, those
             that the suspect is surer of than the hybrid with everything replaced; `oracle` (true
             poisoned rows: an upper bound, no defense); or a file of rows.
-        suspect_rows: How many suspect rows.
+        suspect_rows: How many suspect rows; a file of fewer is taken whole, of more some are drawn.
         clean_from: Where clean rows come from: `train` (drawn from the untrusted training set),
             `pool` (the data's trusted rows), `oracle` (true clean rows), or a file of rows.
-        clean_rows: How many clean rows; a file or pool of fewer is taken whole.
+        clean_rows: How many clean rows; of a file or pool as many as it has.
         clean_poison: Share of true poisoned rows in a clean set from the `oracle`, in [0, 1): to
             study how much poison the search can bear.
         granularity: What a step may drop.
@@ -98,6 +100,13 @@ class GMS(Defense):
                 f"clean_poison {self.clean_poison} is out of range: give a share in [0, 1), and "
                 "clean_from=oracle, which knows what is poisoned"
             )
+        for name, least in (("suspect_rows", 1), ("clean_rows", 1), ("workers", 0), ("cache", 0)):
+            if getattr(self, name) < least:
+                raise BdlitError(
+                    f"{name} {getattr(self, name)} is out of range: give at least {least}"
+                )
+        require_source("suspect_from", self.suspect_from, SUSPECT_SOURCES)
+        require_source("clean_from", self.clean_from, CLEAN_SOURCES)
         require_choice("granularity", self.granularity, Granularity)
         require_choice("compat", self.compat, Compat)
         require_choice("precision", self.precision, Precision)
@@ -121,16 +130,15 @@ class GMS(Defense):
         """
         from bdlit.defenses.proxy_sets import Given, clean_set, suspect_set
         from bdlit.search.hybrid import hybrid_as
-        from bdlit.search.modules import module_types
         from bdlit.search.running import Running, counter_of
         from bdlit.search.space import Space
         from bdlit.search.strategy import FILE, Strategy
         from bdlit.search.trace import summary_of, trace_of
         from bdlit.victims.base import model_weights
 
-        proxy = one_proxy(others, self.name)
         model = victim.network()
-        layout = module_types(model.config.model_type, model_weights(model), self.modules)
+        self.check(model_weights(model), others, victim)
+        proxy, layout = one_proxy(others, self.name), self._layout(model)
         space = Space(self.granularity, layout)
         everything = space.taken(space.everything)
         given = Given(
@@ -182,6 +190,23 @@ class GMS(Defense):
             },
         )
 
+    def check(self, suspect: Weights, others: Sequence[Weights], victim: Any) -> None:
+        """Refuse a proxy that does not fit, and modules that the suspect does not have."""
+        from bdlit.search.hybrid import require_proxy
+
+        require_proxy(suspect, one_proxy(others, self.name), self._layout(victim.network()))
+
+    @property
+    def needs_clean(self) -> bool:
+        """Whether the clean rows are to be trusted ones."""
+        return self.clean_from == "pool"
+
+    def _layout(self, model: Any) -> Layout:
+        from bdlit.search.modules import module_types
+        from bdlit.victims.base import model_weights
+
+        return module_types(model.config.model_type, model_weights(model), self.modules)
+
     def _search(self, counter: Counter, space: Space) -> Found:
         from bdlit.search.greedy import greedy_search
         from bdlit.search.score import Score
@@ -190,11 +215,14 @@ class GMS(Defense):
         score = Score(victim, self.alpha, relative=self.compat == "encoder")
         most = sum(map(len, space.axes.values()))
         with progress("GMS") as tell:
+            words = "GMS, start"
+            counter.watch = lambda done, total: tell(done, total, words)
 
             def watch(step: Step, best: Candidate) -> None:
+                nonlocal words
                 counter.move_to(step.chosen.state)
-                left = sum(map(len, step.chosen.state))
-                tell(most - left, most, f"GMS: best score {float(best.score or 0):.3f}")
+                gone, score = most - sum(map(len, step.chosen.state)), float(best.score or 0)
+                words = f"GMS, step {gone + 1} of {most}, best score {score:.3f}"
 
             return greedy_search(
                 space.axes,

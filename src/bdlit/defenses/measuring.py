@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ from bdlit.attacks.base import Attack
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.input import InputDefense, evaluate_cleaned
 from bdlit.errors import BdlitError
+from bdlit.rows import rows_hash
 from bdlit.types import Scores
 from bdlit.victims.base import Victim
 from bdlit.victims.causal_lm import CausalLMVictim
@@ -56,6 +58,7 @@ class Measure:
         data.setup()
         self._max_length = max_length
         self._decoding = decoding
+        self._precision = precision
         self._trainer = Trainer(
             accelerator=accelerator,
             devices=1,
@@ -85,6 +88,16 @@ class Measure:
         victim.take_classes(self.data)
         victim.configure_model()
         return victim.to(self._trainer.strategy.root_device)
+
+    def described(self) -> dict[str, Any]:
+        """Return what the numbers depend on beside the model, ready for JSON."""
+        return {
+            "data": self.data.name,
+            "tests": {name: rows_hash(rows) for name, rows in self.data.test_rows.items()},
+            "max_length": self._max_length,
+            "decoding": asdict(self._decoding) if self._decoding else None,
+            "precision": self._precision,
+        }
 
     def __call__(self, folder: Path, inputs: InputDefense | None = None) -> Measured:
         """Return CACC and ASR of a saved model, and what a defense of its inputs had to say."""

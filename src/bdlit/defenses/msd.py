@@ -26,6 +26,9 @@ Rest: TypeAlias = Literal["average", "keep_suspect"]
 """What becomes of embeddings, norms, pooler and head: the average of all, or the suspect's own."""
 
 
+_MOST_MODELS = 6  # with 720 choices of roles, each of which is run on the clean rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class MSD(Defense):
     """Take each module of each layer from one of several models, so that no backdoor stays whole.
@@ -104,8 +107,11 @@ class MSD(Defense):
         from bdlit.victims.base import model_weights
         from bdlit.weights import require_compatible
 
-        if not others:
-            raise BdlitError(f"{self.name} mixes two or more models: give at least one other")
+        if not 1 <= len(others) < _MOST_MODELS:
+            raise BdlitError(
+                f"{self.name} mixes two to {_MOST_MODELS} models, the suspect among them, in all "
+                f"their roles: {len(others)} others were given"
+            )
         if victim.labels is None:
             raise BdlitError(
                 f"{self.name} compares features of classes, and a language model has none: take a "
@@ -113,6 +119,12 @@ class MSD(Defense):
             )
         require_compatible(suspect, others)
         network = victim.network()
+        longest = getattr(network.config, "max_position_embeddings", self.dummy_tokens)
+        if self.dummy_tokens > longest:
+            raise BdlitError(
+                f"dummy_tokens {self.dummy_tokens} is out of range: the suspect reads at most "
+                f"{longest}"
+            )
         layout = module_types(network.config.model_type, model_weights(network), self.modules)
         table, origin = self._table(layout, 1 + len(others))
         rows = self._rows(clean, network.config.num_labels)
@@ -233,6 +245,8 @@ def _types(table: Table, layout: Layout) -> tuple[str, ...]:
     """Return this architecture's module types in the order of the table's columns."""
     from bdlit.search.wiring import wiring_of
 
+    if set(table.wiring.columns) == set(layout.types):
+        return table.wiring.columns
     return wiring_of(layout.types).columns
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from bdlit.data.conversations import Columns
 from bdlit.data.source import local_table
 from bdlit.data.tables import Layout
-from bdlit.errors import BdlitError, did_you_mean
+from bdlit.defenses.sources import ORACLE, POOL, RANKINGS, is_file
+from bdlit.errors import BdlitError
 from bdlit.progress import progress
-from bdlit.rows import SUFFIXES
 from bdlit.search.proxy_rows import (
     ProxyRows,
     count_poisoned,
@@ -27,19 +27,11 @@ from bdlit.types import Example
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bdlit.search.proxy_rows import Ranking
     from bdlit.train.dynamics import TrainingSet
     from bdlit.victims.base import Victim
 
-SuspectSource: TypeAlias = str
-"""`inverse`, `confidence`, `variability`, `disagreement`, `oracle`, or a file of rows."""
-
-CleanSource: TypeAlias = str
-"""`train`, `pool`, `oracle`, or a file of rows."""
-
-RANKINGS: tuple[Ranking, ...] = ("inverse", "confidence", "variability")
-DISAGREEMENT = "disagreement"
-ORACLE = "oracle"
+Source: TypeAlias = str
+"""One of `bdlit.defenses.sources`, or a file of rows."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +51,14 @@ class Given:
     start: Callable[[], AbstractContextManager[object]]
 
 
-def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> ProxyRows:
+def suspect_set(given: Given, source: Source, count: int, seed: int) -> ProxyRows:
     """Choose training rows that look poisoned.
 
     Raises:
         BdlitError: There is no training set, or it has too few rows; or the file is no table.
     """
-    if _is_file(source):
-        return _from_file(source, given.victim)
+    if is_file(source):
+        return _from_file(source, given.victim, count, seed, "suspect")
     training = _training(given, f"suspect_from={source}")
     known = any(row.poisoned for row in training.rows)
     if source == ORACLE:
@@ -80,18 +72,13 @@ def suspect_set(given: Given, source: SuspectSource, count: int, seed: int) -> P
             rows = [training.rows[position] for position in positions]
             how = f"training rows ranked by {ranking}, {where}"
             return ProxyRows(rows, how, count_poisoned(rows, known))
-    if source == DISAGREEMENT:
-        rows = _disputed(given, training, count)
-        how = "training rows that the suspect is surer of than the first hybrid"
-        return ProxyRows(rows, how, count_poisoned(rows, known))
-    raise BdlitError(
-        f"suspect_from '{source}' is neither a ranking nor a file: "
-        f"{did_you_mean(source, [*RANKINGS, DISAGREEMENT, ORACLE])}"
-    )
+    rows = _disputed(given, training, count)
+    how = "training rows that the suspect is surer of than the first hybrid"
+    return ProxyRows(rows, how, count_poisoned(rows, known))
 
 
 def clean_set(
-    given: Given, source: CleanSource, count: int, seed: int, *, poison: float = 0.0
+    given: Given, source: Source, count: int, seed: int, *, poison: float = 0.0
 ) -> ProxyRows:
     """Choose rows to measure accuracy on.
 
@@ -110,37 +97,27 @@ def clean_set(
     return chosen
 
 
-def _clean_set(
-    given: Given, source: CleanSource, count: int, seed: int, poison: float
-) -> ProxyRows:
-    if _is_file(source):
-        return _from_file(source, given.victim)
-    if source == "pool":
+def _clean_set(given: Given, source: Source, count: int, seed: int, poison: float) -> ProxyRows:
+    if is_file(source):
+        return _from_file(source, given.victim, count, seed, "clean")
+    if source == POOL:
         if not given.pool:
             raise BdlitError(
                 "clean_from=pool needs trusted rows: set the data's clean_pool_size (200, say)"
             )
         return ProxyRows(drawn(given.pool, min(count, len(given.pool)), seed, "clean"), "pool", 0)
-    if source not in ("train", ORACLE):
-        raise BdlitError(
-            f"clean_from '{source}' is neither a source nor a file: "
-            f"{did_you_mean(source, ['train', 'pool', ORACLE])}"
-        )
     training = _training(given, f"clean_from={source}")
     known = any(row.poisoned for row in training.rows)
     if source == ORACLE:
+        _poisoned(training)  # without a mark on any row, none is known to be clean
         bad = round(poison * count)
         rows = drawn([r for r in training.rows if not r.poisoned], count - bad, seed, "clean")
         if bad:
             rows += drawn(_poisoned(training), bad, seed, "poisoned clean")
             return ProxyRows(rows, f"true clean rows, {poison:.0%} poison (oracle)", bad)
-        return ProxyRows(rows, "true clean rows (oracle)", 0 if known else None)
+        return ProxyRows(rows, "true clean rows (oracle)", 0)
     rows = drawn(training.rows, count, seed, "clean")
     return ProxyRows(rows, "drawn from the training set", count_poisoned(rows, known))
-
-
-def _is_file(source: str) -> bool:
-    return source.removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _training(given: Given, setting: str) -> TrainingSet:
@@ -191,7 +168,7 @@ def _measured(given: Given, training: TrainingSet) -> Tensor:
         return measure_certainty(given.victim, training.rows, watch=tell)
 
 
-def _from_file(source: str, victim: Victim) -> ProxyRows:
+def _from_file(source: str, victim: Victim, count: int, seed: int, name: str) -> ProxyRows:
     """Read rows with `text`, `label`, and perhaps `text_pair` and `poisoned`; or instructions."""
     table = local_table(Path(source))
     if victim.labels is None:  # a language model
@@ -199,4 +176,5 @@ def _from_file(source: str, victim: Victim) -> ProxyRows:
     else:
         pair = ("text_pair",) if "text_pair" in table.columns else ()
         rows = Layout(text_pair=pair).read(table, victim.labels)
+    rows = drawn(rows, min(count, len(rows)), seed, name)
     return ProxyRows(rows, Path(source).name, count_poisoned(rows, "poisoned" in table.columns))

@@ -118,7 +118,7 @@ def require_clean_rows(defenses: Mapping[str, Defense], data: TextDataModule) ->
     Raises:
         BdlitError: A defense needs clean rows, and the data's `clean_pool_size` is 0.
     """
-    needy = [name for name, defense in defenses.items() if "clean" in defense.needs]
+    needy = [name for name, defense in defenses.items() if defense.needs_clean]
     if needy and not data.clean_pool_size:
         raise BdlitError(
             f"{', '.join(needy)} needs trusted clean rows, and data '{data.name}' keeps none: "

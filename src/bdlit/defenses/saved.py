@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from bdlit.weights import (
     Adapter,
     AdapterWeights,
     SafetensorsWeights,
+    fingerprint,
     on_device,
     outline,
     overlay,
@@ -238,17 +240,21 @@ def layout_like(suspect: Weights, weights: Weights) -> dict[str, list[str]]:
 def identity_of(
     suspect: Checkpoint, job: Job, writing: Writing, keep: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return what tells one purification from another: method, settings, and the files read."""
+    """Return what tells one purification from another: method, settings, and all that is read."""
     parents = [(suspect.address, suspect.weights)]
     parents += [(other.name, other.weights) for other in job.others]
     parents += [(job.base.name, job.base.weights)] if job.base else []
+    settings = settings_of(job.defense)
     identity = {
         "method": type(job.defense).__name__,
-        "settings": settings_of(job.defense),
+        "settings": settings,
+        "files": {name: sha256(Path(name).read_bytes()).hexdigest() for name in _named(settings)},
         "parents": [[name, _files(weights)] for name, weights in parents],
         "keep": list(keep),
         "form": {"dense": writing.dense, "rank": writing.rank},
         "rows": {name: rows_hash(rows) for name, rows in _rows(job).items()},
+        "dynamics": _dynamics(job),
+        "measured": writing.measure.described() if writing.measure else None,
     }
     return dict(json.loads(json.dumps(identity)))
 
@@ -260,10 +266,30 @@ def _rows(job: Job) -> dict[str, Sequence[Example]]:
     return {name: each for name, each in rows.items() if name in job.defense.uses}
 
 
-def _files(weights: Weights) -> list[list[Any]]:
-    """Return path, size and time of the files of a model, so that a changed one is noticed."""
-    paths = weights.paths if isinstance(weights, SafetensorsWeights) else ()
-    stats = [(str(path.absolute()), path.stat()) for path in paths]
+def _named(settings: Any) -> list[str]:
+    """Return the files that settings name, such as a strategy or a table of rows."""
+    if isinstance(settings, Mapping):
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        return sorted({name for each in settings for name in _named(each)})
+    return [settings] if isinstance(settings, str) and Path(settings).is_file() else []
+
+
+def _dynamics(job: Job) -> str | None:
+    training = job.suspect_train if "suspect_train" in job.defense.uses else None
+    if training is None or training.certainty is None:
+        return None
+    return sha256(training.certainty.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _files(weights: Weights) -> str | list[list[Any]]:
+    """Return path, size and time of the files of a model, so that a changed one is noticed.
+
+    A model that is not its files as they stand, such as an adapter, is read, and its hash returned.
+    """
+    if not isinstance(weights, SafetensorsWeights):
+        return fingerprint(weights)
+    stats = [(str(path.absolute()), path.stat()) for path in weights.paths]
     return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 

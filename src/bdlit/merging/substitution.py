@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.weights import Elementwise, LazyWeights, outline, require_compatible
-from bdlit.weights.layers import layer_modules, layer_of, module_of
+from bdlit.weights.layers import layer_lists, layer_modules, layer_of, module_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,8 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
         `substituted`, and the number of `tensors`.
 
     Raises:
-        BdlitError: The suspect has no such module or layer, or the donor's do not fit.
+        BdlitError: The suspect has no such module or layer, the donor has another depth, or its
+            modules do not fit.
 
     Reference: Tong et al. 2025, "Cut the Deadwood Out: Backdoor Purification via Guided Module
         Substitution", arXiv:2412.20476.
@@ -101,9 +102,7 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
     (tensor([1.]), tensor([0.]))
     """
     replaced = _replaced(suspect, cells)
-    require_compatible(suspect, [donor], replaced, labels=["the donor"])
-    for name, parts in replaced.items():
-        _require_parts(name, outline(suspect, name).shape, parts)
+    require_donor(suspect, donor, replaced, "the donor")
 
     def tensor(name: str, read: Read) -> Tensor:
         ours = read(suspect, name)
@@ -122,6 +121,36 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
         {"substituted": substituted, "tensors": len(replaced)},
         outline=partial(outline, suspect),
     )
+
+
+def require_donor(
+    suspect: Weights, donor: Weights, replaced: Mapping[str, Collection[Part]], label: str
+) -> None:
+    """Refuse a donor whose modules cannot take the place of the suspect's.
+
+    Args:
+        suspect: The model to change.
+        donor: The model to take modules from.
+        replaced: Names of tensors, with the parts of each that may be taken.
+        label: What the donor is called.
+
+    Raises:
+        BdlitError: It has another depth, or tensors of other names or shapes; or a tensor cannot
+            be cut into the parts.
+    """
+    ours, theirs = layer_lists(suspect), layer_lists(donor)
+    if list(ours.values()) != list(theirs.values()):
+        raise BdlitError(
+            f"{label} has {_depth(theirs)} layers, and the suspect {_depth(ours)}: give a model "
+            "of the same depth"
+        )
+    require_compatible(suspect, [donor], replaced, labels=[label])
+    for name, parts in replaced.items():
+        _require_parts(name, outline(suspect, name).shape, parts)
+
+
+def _depth(lists: Mapping[str, int]) -> str:
+    return " + ".join(map(str, lists.values())) or "no"
 
 
 def substituted_names(suspect: Weights, cells: Collection[Cell]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ _MOST_TOKENS = 1 << 14  # of a batch, padding included
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class Part:
     """Rows that are run together: their positions and their tensors."""
 
     rows: tuple[int, ...]
@@ -52,40 +53,41 @@ class Counter:
 
     Args:
         victim: The victim, on its device, as a plain Hugging Face model.
-        suspect: Suspect rows, with the labels or answers they were trained on.
-        clean: Clean rows.
+        parts: All rows as they are run together, suspect rows before clean ones.
+        suspects: How many of them are suspect.
         hybrid: Changes the victim's network in place.
         taken: From a state of the search to what each layer takes.
         prefixes: Keeps outputs of layers.
         autocast: Makes the context of forward passes, once for each.
         memo: What was counted before.
-        overhead: What running a batch costs beside its tokens, in tokens.
         stop_early: Whether to give up candidates that cannot win.
         workers: Threads that run batches.
+
+    Attributes:
+        watch: Called with the number of candidates done and all of a step, on this process.
     """
 
     def __init__(
         self,
         victim: Victim,
-        suspect: Sequence[Example],
-        clean: Sequence[Example],
+        parts: Sequence[Part],
+        suspects: int,
         *,
         hybrid: Hybrid,
         taken: Callable[[State], Taken],
         prefixes: Prefixes,
         autocast: Callable[[], AbstractContextManager[object]],
         memo: Memo,
-        overhead: float,
         stop_early: bool = True,
         workers: int = 1,
     ) -> None:
         self._victim = victim
         self._hybrid, self._taken, self._prefixes = hybrid, taken, prefixes
         self._autocast, self._memo, self._stop_early = autocast, memo, stop_early
-        rows = [*suspect, *clean]
-        self._suspects = len(suspect)
-        self._rows = len(rows)
-        self._parts = list(_parts(victim, rows, overhead))
+        self.watch: Callable[[int, int], None] = lambda done, total: None
+        self._suspects = suspects
+        self._rows = sum(len(part.rows) for part in parts)
+        self._parts = list(parts)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         self._workers = workers
@@ -139,7 +141,8 @@ class Counter:
     def _in_turn(self, states: Sequence[State], score: Score) -> list[Outcome]:
         best: Fraction | None = None
         outcomes = []
-        for state in states:
+        for done, state in enumerate(states):
+            self.watch(done, len(states))
             hopeless = partial(self._hopeless, score, best)
             outcome = self._known(state)
             if outcome is None or ("." in outcome and not hopeless(self.tally(outcome))):
@@ -173,9 +176,9 @@ class Counter:
                 break
         return "".join(seen)
 
-    def _hits(self, path: Taken) -> Iterator[tuple[_Part, Tensor]]:
+    def _hits(self, path: Taken) -> Iterator[tuple[Part, Tensor]]:
         """Run the parts in order, a few at a time; none runs on when the caller stops."""
-        waiting: deque[tuple[_Part, Future[Tensor]]] = deque()
+        waiting: deque[tuple[Part, Future[Tensor]]] = deque()
         try:
             for part in self._parts:
                 waiting.append((part, self._pool.submit(self._run, part, path)))
@@ -190,23 +193,41 @@ class Counter:
                 if not future.cancel():
                     future.exception()
 
-    def _run(self, part: _Part, path: Taken) -> Tensor:
+    def _run(self, part: Part, path: Taken) -> Tensor:
         with torch.inference_mode(), self._autocast():
             return self._prefixes.run(
                 id(part), path, lambda: self._victim.hits(dict(part.inputs)).cpu()
             )
 
 
-def _parts(victim: Victim, rows: Sequence[Example], overhead: float) -> Iterator[_Part]:
-    """Tokenise rows, and put those together that are run together."""
+def parts_of(victim: Victim, rows: Sequence[Example], overhead: float) -> Iterator[Part]:
+    """Tokenise rows, and put those together that are run together.
+
+    Args:
+        victim: Says how rows are tokenised, and where the tensors go.
+        rows: The rows.
+        overhead: What running a batch costs beside its tokens, in tokens.
+    """
     lengths = [victim.tokenize([row])["input_ids"].shape[1] for row in rows]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
     for start, stop in cut([lengths[i] for i in order], overhead):
         together = tuple(order[start:stop])
         inputs = victim.tokenize([rows[i] for i in together])
-        if lengths[together[0]] == lengths[together[-1]]:
-            inputs.pop("attention_mask", None)  # it would mask nothing, and costs time
-        yield _Part(together, {name: tensor.to(victim.device) for name, tensor in inputs.items()})
+        mask = inputs.get("attention_mask")
+        if mask is not None and mask.all():
+            del inputs["attention_mask"]  # it masks nothing, and costs time
+        yield Part(together, {name: tensor.to(victim.device) for name, tensor in inputs.items()})
+
+
+def digest(parts: Iterable[Part]) -> str:
+    """Return a hash of rows as a model sees them: of their tokens, labels and positions."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(repr(part.rows).encode())
+        for name, tensor in sorted(part.inputs.items()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def cut(lengths: Sequence[int], overhead: float) -> list[tuple[int, int]]:
@@ -244,5 +265,5 @@ def _rate(outcome: Outcome) -> Rate:
     return Rate(hits, hits + outcome.count("0"))
 
 
-def _share(costs: Sequence[bool], part: _Part) -> float:
+def _share(costs: Sequence[bool], part: Part) -> float:
     return sum(costs[row] for row in part.rows) / len(part.rows)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from bdlit.errors import BdlitError
-from bdlit.merging.substitution import mixed
-from bdlit.weights import require_compatible
+from bdlit.merging.substitution import mixed, require_donor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +35,7 @@ class Hybrid:
             use under autocast, which then need not cast them each time.
 
     Raises:
-        BdlitError: The donor's tensors have other names or shapes.
+        BdlitError: The donor does not fit; see `require_proxy`.
     """
 
     def __init__(
@@ -49,8 +48,8 @@ class Hybrid:
     ) -> None:
         self._layout = layout
         own = model.state_dict(keep_vars=True)
+        require_proxy(own, donor, layout)
         names = [name for _, name in layout.tensors]
-        require_compatible(own, [donor], names, labels=["the proxy"])
         self._parameters = {name: own[name] for name in names}
         self._kept = {name: own[name].data for name in names}
         self._ours = {name: _cast(own[name].data, dtype) for name in names}
@@ -78,6 +77,17 @@ class Hybrid:
             ours, theirs = self._ours[name], self._theirs[name]
             chosen = {part for key, part in parts.items() if key in types}
             self._parameters[name].data = mixed(ours, theirs, ours.shape, chosen)
+
+
+def require_proxy(suspect: Weights, proxy: Weights, layout: Layout) -> None:
+    """Refuse a proxy that modules cannot be taken from.
+
+    Raises:
+        BdlitError: It has another depth, or its modules other names or shapes; or a module cannot
+            be cut into the parts that the layout names.
+    """
+    replaced = {name: set(parts.values()) for (_, name), parts in layout.tensors.items()}
+    require_donor(suspect, proxy, replaced, "the proxy")
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

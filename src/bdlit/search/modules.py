@@ -122,8 +122,8 @@ def module_types(model_type: str | None, names: Iterable[str], own: Types | None
     {'up': 'mlp.c_fc'}
     """
     names = list(names)
-    types = own or ARCHITECTURES.get(model_type or "")
-    if types is None:
+    types = ARCHITECTURES.get(model_type or "") if own is None else own
+    if not types:
         raise BdlitError(
             f"the module types of architecture '{model_type}' are unknown: give them as "
             f"`modules`, e.g. {{Q: attention.self.query, ...}}; its layers hold "

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bdlit.rows import rows_hash
-from bdlit.search.counting import Counter
+from bdlit.search.counting import Counter, digest, parts_of
 from bdlit.search.first_position import first_position_alone
 from bdlit.search.hybrid import hybrid_of, layers_of
 from bdlit.search.memo import Memo
@@ -81,7 +80,9 @@ def counter_of(
     """
     low = torch.bfloat16 if running.precision == "bf16" else None
     kind, model = victim.device.type, victim.network()
-    memo = _memo(victim, proxy, suspect, clean, layout, running)
+    overhead = _overhead(model, layout, kind, running.precision)
+    parts = list(parts_of(victim, [*suspect, *clean], overhead))
+    memo = _memo(model, proxy, [digest(parts), len(suspect)], layout, running)
     layers = layers_of(model, layout)
     prefixes = Prefixes(layers, int(running.cache * 2**30))
 
@@ -92,14 +93,13 @@ def counter_of(
     with in_eval_mode(model), _without_cache(model), ready as hybrid:
         counter = Counter(
             victim,
-            suspect,
-            clean,
+            parts,
+            len(suspect),
             hybrid=hybrid,
             taken=space.taken,
             prefixes=prefixes,
             autocast=autocast,
             memo=memo,
-            overhead=_overhead(model, layout, kind, running.precision),
             stop_early=running.stop_early,
             workers=(running.workers or torch.get_num_threads()) if kind == "cpu" else 1,
         )
@@ -134,18 +134,13 @@ def _overhead(model: nn.Module, layout: Layout, device: str, precision: Precisio
 
 
 def _memo(
-    victim: Victim,
-    proxy: Weights,
-    suspect: Sequence[Example],
-    clean: Sequence[Example],
-    layout: Layout,
-    running: Running,
+    model: nn.Module, proxy: Weights, rows: list[Any], layout: Layout, running: Running
 ) -> Memo:
     if running.workspace is None:
         return Memo(None, {})
     identity = {
-        "models": [fingerprint(model_weights(victim.network())), fingerprint(proxy)],
-        "rows": [rows_hash(suspect), rows_hash(clean)],
+        "models": [fingerprint(model_weights(model)), fingerprint(proxy)],
+        "rows": rows,
         "modules": dict(layout.types),
         "precision": running.precision,
     }

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense
 from bdlit.defenses.relatives import (
@@ -60,9 +62,10 @@ class Study:
         self.shard = shard
         self.workshop = Workshop(plan, out, models_from)
         self.results_file = out / "results.jsonl"
+        self._failures: list[str] = []
 
-    def run(self) -> None:
-        """Do all that is left to do."""
+    def run(self) -> list[str]:
+        """Do all that is left to do, and return what was said of the cells that failed."""
         mine = [pair for i, pair in enumerate(self._pairs()) if i % self.shard[1] == self.shard[0]]
         self._check({name: seed for name, seed in mine if name != START})
         began = time.monotonic()
@@ -78,6 +81,7 @@ class Study:
             _say(done, len(suspects), f"{what} {name}, seed {seed}", known, began)
             if not known:
                 self._defend(name, seed)
+        return self._failures
 
     def _fit(self, name: str, seed: int) -> None:
         """Train a model, after what it is tuned from."""
@@ -148,29 +152,40 @@ class Study:
         before = scores_of(finished.get(UNDEFENDED, ())) or evaluate(victim, data)
         if name == self.plan.floor:
             subject = replace(subject, floor=before.asr)
-        if UNDEFENDED not in finished:
+        if UNDEFENDED not in self._results(name, seed):
             append_results(self.results_file, record(subject, before))
         for cell in self._open_cells(name, seed):
             if only is None or cell in only:
-                self._treat(victim, data, cell, subject, before)
+                try:
+                    self._treat(victim, data, cell, subject, before)
+                except BdlitError as error:
+                    if only is not None:  # somebody waits for it
+                        raise
+                    # One cell that fails must not keep the others of a long study from being done.
+                    print(f"failed: {error}", flush=True)
+                    self._failures.append(str(error))
         if only is None:
             self._log(name, seed)
 
     def _treat(
         self, victim: Victim, data: TextDataModule, cell: str, subject: Subject, before: Scores
     ) -> None:
-        name = f"{subject.victim}-seed{subject.seed}"
         directory = self.workshop.purified(subject.victim, cell, subject.seed)
-        # A folder without a result: its cell was interrupted in between; the result is redone.
-        save_to = None if directory.exists() else directory
+        directory.parent.mkdir(parents=True, exist_ok=True)
         workspace = directory.with_name(f".{cell}.work")
-        try:
-            job = replace(self._job(victim, data, cell, subject), workspace=workspace)
-            results = purify(victim, data, job, subject, before=before, save_to=save_to)
-        except BdlitError as error:
-            raise BdlitError(f"{cell} of {name}: {error}") from error
-        append_results(self.results_file, results)
-        shutil.rmtree(workspace, ignore_errors=True)
+        with FileLock(directory.with_name(f".{cell}.lock")):
+            if cell in self._results(subject.victim, subject.seed):
+                return  # another shard, which needed it as well, was quicker
+            # A folder without a result: its cell was interrupted in between; the result is redone.
+            save_to = None if directory.exists() else directory
+            try:
+                job = replace(self._job(victim, data, cell, subject), workspace=workspace)
+                results = purify(victim, data, job, subject, before=before, save_to=save_to)
+            except BdlitError as error:
+                name = f"{subject.victim}-seed{subject.seed}"
+                raise BdlitError(f"{cell} of {name}: {error}") from error
+            append_results(self.results_file, results)
+            shutil.rmtree(workspace, ignore_errors=True)
 
     def _job(self, victim: Victim, data: TextDataModule, cell: str, subject: Subject) -> Job:
         treatment = self.plan.defenses[cell]
