@@ -251,8 +251,8 @@ def test_of_a_file_as_many_rows_are_drawn_as_are_wanted(given, tmp_path):
 def test_rows_that_cannot_guide(given):
     unmarked = [replace(row, poisoned=False) for row in given.suspect_train.rows]
     for oracle in ("suspect_from", "clean_from"):
+        own = replace(given, suspect_train=TrainingSet(unmarked))
         with pytest.raises(BdlitError, match="marked as poisoned; none is"):
-            own = replace(given, suspect_train=TrainingSet(unmarked))
             purify(replace(FEW, **{oracle: "oracle"}), own)
     rows = given.suspect_train.rows
     one_class = TrainingSet([row for row in rows if row.label == 1])

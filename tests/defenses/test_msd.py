@@ -163,7 +163,7 @@ def test_what_it_cannot_do(given, table):
         purify(SHORT, replace(given, others=[narrow]))
     with pytest.raises(BdlitError, match="dummy_tokens 200 is out of range"):
         purify(replace(SHORT, dummy_tokens=200), given)
-    with pytest.raises(BdlitError, match="two to 6 models.*6 others"):
+    with pytest.raises(BdlitError, match=r"two to 6 models.*6 others"):
         purify(SHORT, replace(given, others=given.others * 6))
     deeper = {k.replace("layer.0", "layer.1"): v for k, v in given.others[0].items()}
     with pytest.raises(BdlitError, match="does not fit"):
