@@ -3,9 +3,11 @@
 import copy
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from bdlit.data.demo import DemoReviews
 from bdlit.errors import BdlitError
@@ -216,6 +218,32 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(make_victim, rows, tmp
     calls[0] = -(10**6)
     search(victim, donor, (rows[1], rows[0]), workspace=tmp_path)  # other rows: begun anew
     assert calls[0] + 10**6 > 0
+
+
+def shared_search(rank, folder, *arguments):
+    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+    address = f"file://{folder / 'meeting'}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.save(search(*arguments, workers=1), folder / str(rank))
+    dist.destroy_process_group()
+
+
+def test_two_processes_find_what_one_finds(make_victim, rows, tmp_path):
+    victim, donor = make_victim("bert", 0), model_weights(make_victim("bert", 10).network())
+    alone = search(victim, donor, rows, workers=1)
+    processes = [
+        get_context("fork").Process(target=shared_search, args=(n, tmp_path, victim, donor, rows))
+        for n in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(600)
+        assert process.exitcode == 0
+    first, second = (torch.load(tmp_path / str(n), weights_only=False) for n in range(2))
+    assert first == second
+    assert (first.start, first.best, first.ended) == (alone.start, alone.best, alone.ended)
+    require_same_choices(first, search(victim, donor, rows, stop_early=False))
 
 
 def test_a_memo_is_of_the_rows_as_the_model_sees_them(make_victim, rows, tmp_path):
