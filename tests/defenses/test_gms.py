@@ -184,6 +184,16 @@ def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsy
         open_weights(folder / "defended" / "GMS")
     )
     assert not list((tmp_path / "out").glob(".*"))  # the memo is gone when all is done
+    assert main(command) == 0
+    assert "GMS: finished before" in capsys.readouterr().out
+    # What the result depends on has changed: it is not passed off as this one.
+    cut = ["16" if word == "64" else word for word in command]
+    blind = [word for word in command if "dynamics" not in word]
+    for other in (cut, blind):
+        assert main(other) == 2
+        assert "holds something else" in capsys.readouterr().err
+    assert main(["WAG" if word == gms else word for word in command]) == 2
+    assert "WAG would not look at them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -274,7 +284,7 @@ def test_a_strategy_of_another_depth_or_of_nothing(given, tmp_path):
 
     def apply(text):
         file.write_text(text)
-        run_defense(ModuleSubstitution(strategy=str(file)), suspect, given)
+        return run_defense(ModuleSubstitution(strategy=str(file)), suspect, given)
 
     with pytest.raises(BdlitError, match="is for 12 layers, and the suspect has 1"):
         apply("{layers: 12, modules: {Q: attention.self.query}, replaced: {Q: [11]}}")
@@ -284,5 +294,7 @@ def test_a_strategy_of_another_depth_or_of_nothing(given, tmp_path):
         apply("layers: 12")
     with pytest.raises(BdlitError, match="replaces K"):
         apply("{layers: 1, modules: {Q: attention.self.query}, replaced: {K: [0]}}")
-    with pytest.raises(BdlitError, match="replaces nothing"):
-        apply("{layers: 1, modules: {Q: attention.self.query}, replaced: {}}")
+    # As a search that gave everything back has written it.
+    same = apply("{layers: 1, modules: {Q: attention.self.query}, replaced: {}}")
+    assert fingerprint(same.weights) == fingerprint(suspect)
+    assert not same.merged

@@ -97,6 +97,10 @@ def defend(
         )
     elif attacks or benign:
         raise BdlitError("--attacks and --benign are about measurements: give --data as well")
+    if dynamics and not any("suspect_train" in each.uses for each in defenses.values()):
+        raise BdlitError(
+            f"--dynamics guide a search such as GMS; {', '.join(defenses)} would not look at them"
+        )
     case = Case(
         parents,
         Path(out),

@@ -20,7 +20,8 @@ class ModuleSubstitution(Defense):
     """Replace the modules that a strategy file names by those of one other model.
 
     No data is needed: this is the transfer of a strategy from the victim of one attack to that of
-    another. The maths is `bdlit.merging.substitute`.
+    another. A search that gave everything back leaves a strategy that changes nothing, and the
+    result says so. The maths is `bdlit.merging.substitute`.
 
     Attributes:
         strategy: A strategy file, as GMS writes it beside a purified model. A study names it by
@@ -51,8 +52,6 @@ class ModuleSubstitution(Defense):
                 f"the strategy {self.strategy} is for {strategy.layers} layers, and the suspect "
                 f"has {depth}: give the strategy of a model of the same depth"
             )
-        if not strategy.cells:
-            raise BdlitError(f"the strategy {self.strategy} replaces nothing: give another")
         return substitute(suspect, donor, strategy.cells)
 
 
