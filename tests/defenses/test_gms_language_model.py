@@ -162,10 +162,10 @@ def test_a_study_searches_each_of_its_language_models(family, tmp_path):
 
 def test_rows_come_from_files_and_from_the_oracle(given, tmp_path):
     rows = given.suspect_train.rows
-    asked = [{"instruction": r.text, "input": r.text_pair, "output": r.response} for r in rows[:9]]
+    asked = [{"instruction": r.text, "input": r.text_pair, "output": r.response} for r in rows[:7]]
     write_jsonl(tmp_path / "suspects.jsonl", asked)
     notes = purify(replace(FEW, suspect_from=str(tmp_path / "suspects.jsonl")), given).notes
-    assert notes["suspect_set"] == {"rows": 9, "source": "suspects.jsonl", "poisoned": None}
+    assert notes["suspect_set"] == {"rows": 7, "source": "suspects.jsonl", "poisoned": None}
     known = replace(FEW, suspect_from="oracle", clean_from="oracle")
     notes = purify(known, given).notes
     assert notes["suspect_set"]["poisoned"] == 8
