@@ -127,7 +127,7 @@ def greedy_search(
         assert best is not None
         watch(steps[-1], best)
         if waited >= patience:
-            ended = f"{patience} steps without improvement"
+            ended = f"{patience} step{'s' * (patience > 1)} without improvement"
             break
     return Found(best or start, start, tuple(steps), ended, score.victim)
 
