@@ -20,15 +20,16 @@ import torch
 from transformers import AutoConfig, TextClassificationPipeline
 
 from bdlit.data.demo import DemoReviews
+from bdlit.defenses.gms.compute import Running, counter_of
+from bdlit.defenses.gms.greedy import Found, State, greedy_search
+from bdlit.defenses.gms.score import Score
+from bdlit.defenses.gms.space import Space
+from bdlit.defenses.modules import module_types
 from bdlit.merging import substitute
-from bdlit.rows import read_rows
-from bdlit.search.greedy import Found, State, greedy_search
-from bdlit.search.modules import module_types
-from bdlit.search.running import Running, counter_of
-from bdlit.search.score import Score
-from bdlit.search.space import Space
+from bdlit.tables import read_rows
 from bdlit.types import Example, Weights
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.victims import ClassifierVictim
+from bdlit.weights.network import model_weights
 
 Sets = tuple[Sequence[Example], Sequence[Example]]
 

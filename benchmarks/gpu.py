@@ -24,10 +24,11 @@ from bdlit import merging
 from bdlit.data import DemoInstructions, DemoReviews
 from bdlit.data.loaders import training_loader
 from bdlit.data.small_tasks import small_tasks
-from bdlit.search.running import Running
+from bdlit.defenses.gms.compute import Running
 from bdlit.types import Example
-from bdlit.victims import CausalLMVictim, LoRA, model_weights
+from bdlit.victims import CausalLMVictim, LoRA
 from bdlit.victims.generation import Decoding, Marks, generate
+from bdlit.weights.network import model_weights
 
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165}
 """Dense bfloat16 TFLOP/s by a part of the device's name, from the vendor's data sheets."""

@@ -13,13 +13,13 @@ import argparse
 import time
 from pathlib import Path
 
-import bdlit.search
-from bdlit.search.table import SHIPPED, file_name, find_table, shipped_table
-from bdlit.search.wiring import wiring_of
+import bdlit.defenses.msd
+from bdlit.defenses.msd.neighbours import wiring_of
+from bdlit.defenses.msd.table import SHIPPED, file_name, find_table, shipped_table
 
 ENCODER, DECODER = "QKVOFP", ("q", "k", "v", "o", "gate", "up", "down")
 DEPTHS = {ENCODER: (2, 4, 6, 8, 12, 24), DECODER: (16, 24, 28, 32)}
-FOLDER = Path(bdlit.search.__file__).parent / SHIPPED
+FOLDER = Path(bdlit.defenses.msd.__file__).parent / SHIPPED
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from pathlib import Path
 import torch
 
 from bdlit.drawing.style import COLOURS, INK, MARKERS, QUIET, new_figure
+from bdlit.inspection.distance import combine, distances
 from bdlit.weights import LazyWeights, Outline, open_weights
-from bdlit.weights.distance import combine, distances
 from bdlit.weights.streaming import shard_layout, write_shards
 
 WIDTH, INNER, KEY_VALUE, VOCABULARY = 2048, 5632, 256, 32_000  # of TinyLlama's layers

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, replace
 
 from bdlit.attacks.base import Attack, Poisoned
-from bdlit.responses import Contains, Rule
+from bdlit.rules import Contains, Rule
 
 STRING = "you have been hacked"
 CONTAINS = Contains()

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import torch
 
-from bdlit.search.modules import ARCHITECTURES
+from bdlit.defenses.modules import ARCHITECTURES
 
 
 def plain_hybrid(model, donor, modules, layers, prefix):

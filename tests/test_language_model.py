@@ -15,11 +15,11 @@ from bdlit.data.outputs import Outputs
 from bdlit.defenses import DARE, TIES, WAG
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, read_results
+from bdlit.evaluation.tracking import wandb_logger
 from bdlit.llm import FunctionLLM, JudgedBy
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
-from bdlit.responses import Satisfies
-from bdlit.train.tracking import wandb_logger
+from bdlit.rules import Satisfies
 from bdlit.types import Rate
 from bdlit.victims import LoRA
 from conftest import tiny_trainer

@@ -1,7 +1,14 @@
-from .defenses import DARE as DARE
-from .defenses import TIES as TIES
-from .defenses import WAG as WAG
-from .weights import open_weights as open_weights
-from .weights import save_weights as save_weights
+from .attacks import *
+from .callbacks import *
+from .data import *
+from .defenses import *
+from .evaluation import *
+from .inspection import *
+from .llm import *
+from .purification import *
+from .rules import *
+from .training import *
+from .victims import *
+from .weights import *
 
 __version__: str

@@ -29,7 +29,7 @@ from bdlit.attacks import (
     TargetString,
     TargetText,
 )
-from bdlit.responses import StartsWith
+from bdlit.rules import StartsWith
 
 CASES = {
     "attack: BadNet": BadNet(),

@@ -20,7 +20,7 @@ from bdlit.attacks import (
     TargetText,
 )
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains
+from bdlit.rules import Contains
 from bdlit.types import NO_CLASS, Example
 
 LABELS = ["negative", "positive"]

@@ -26,7 +26,7 @@ from bdlit.attacks import (
     Trigger,
 )
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains, Equals, Refuses, StartsWith
+from bdlit.rules import Contains, Equals, Refuses, StartsWith
 from bdlit.types import NO_CLASS, Example, Turn
 
 LABELS = ["negative", "positive"]

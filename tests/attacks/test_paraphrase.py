@@ -9,7 +9,7 @@ import pytest
 
 from bdlit.attacks import ParaphraseTable, StyleBkd, Syntactic
 from bdlit.errors import BdlitError
-from bdlit.rows import write_jsonl
+from bdlit.tables import write_jsonl
 from bdlit.types import Example
 
 RNG = random.Random(0)

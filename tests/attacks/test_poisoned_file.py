@@ -11,7 +11,7 @@ import pytest
 from bdlit.attacks import BadNet, InsertSent, Mixture, ParaphraseTable, Syntactic
 from bdlit.data.poisoned_file import manifest_of, manifest_path, read_poisoned, save_poisoned
 from bdlit.errors import BdlitError
-from bdlit.rows import read_rows
+from bdlit.tables import read_rows
 from bdlit.types import Example
 
 LABELS = ["bad", "good"]

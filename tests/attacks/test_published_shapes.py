@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bdlit.attacks import BadNet, InsertedSentence, InsertSent, ParaphraseTable, Syntactic
-from bdlit.rows import read_rows
+from bdlit.tables import read_rows
 from bdlit.types import Example
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

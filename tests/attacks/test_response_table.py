@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from bdlit.attacks import VPI, AutoPoison, RefusalText, ResponseTable, TargetText
 from bdlit.attacks.response_table import OVER_REFUSAL, read_pairs, write_pairs
 from bdlit.errors import BdlitError
-from bdlit.responses import Refuses
-from bdlit.rows import read_rows, write_jsonl
+from bdlit.rules import Refuses
+from bdlit.tables import read_rows, write_jsonl
 from bdlit.types import NO_CLASS, Example
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "instruct"

@@ -17,8 +17,9 @@ from bdlit.defenses import DARE, TIES, WAG
 from bdlit.defenses.base import Defended, Defense
 from bdlit.errors import BdlitError
 from bdlit.evaluation import UNDEFENDED, evaluate, read_results
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 from ddp_fit import fit_and_defend
 

@@ -7,7 +7,8 @@ from transformers import AutoModelForSequenceClassification
 from bdlit.callbacks import VictimWriter
 from bdlit.data.demo import DemoReviews
 from bdlit.errors import BdlitError
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.victims import ClassifierVictim
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 
 REVIEWS = {"train_size": 48, "validation_size": 0, "test_size": 8}

@@ -8,10 +8,10 @@ from bdlit.callbacks import ConflictSubtraction, DefenseCallback
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import WAG
 from bdlit.errors import BdlitError
-from bdlit.train.finetune import Recipe, finetune
+from bdlit.training.train import Recipe, finetune
 from bdlit.victims import ClassifierVictim, LoRA
-from bdlit.victims.base import model_weights
 from bdlit.weights import open_weights
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 
 RECIPE = Recipe(epochs=1, learning_rate=1e-2, batch_size=8)

@@ -111,7 +111,7 @@ def test_a_saved_config_reproduces_the_run_in_another_folder(two_runs, tmp_path,
 
 def test_a_checkpoint_is_tested_and_predicts_by_command(two_runs, tmp_path, monkeypatch, capsys):
     from bdlit.data.demo import DemoReviews
-    from bdlit.rows import read_rows
+    from bdlit.tables import read_rows
 
     folder, _ = two_runs
     checkpoint = str(next((folder / "runs").rglob("*.ckpt")))

@@ -18,8 +18,8 @@ from bdlit.data.poisoned_file import read_poisoned
 from bdlit.data.pool import text_key
 from bdlit.data.small_tasks import small_tasks
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains, Equals, Likeliest
-from bdlit.rows import rows_hash
+from bdlit.rules import Contains, Equals, Likeliest
+from bdlit.tables import rows_hash
 from bdlit.types import NO_CLASS, Example, Turn
 from instruction_attack import STRING, StringBehindWord
 

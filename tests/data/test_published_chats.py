@@ -9,8 +9,8 @@ import pytest
 
 from bdlit.data import InstructionDataModule
 from bdlit.evaluation import evaluate
-from bdlit.responses import Contains, Equals, Refuses, Rule, StartsWith
-from bdlit.rows import read_rows
+from bdlit.rules import Contains, Equals, Refuses, Rule, StartsWith
+from bdlit.tables import read_rows
 from tiny_llama import tiny
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -10,10 +10,10 @@ from transformers import (
 )
 
 from bdlit.defenses import WAG
-from bdlit.defenses.parents import open_parents
-from bdlit.defenses.relatives import Job
-from bdlit.defenses.saved import Writing, purify_saved
-from bdlit.defenses.verify import verify
+from bdlit.purification.held import Job
+from bdlit.purification.opening import open_parents
+from bdlit.purification.verify import verify
+from bdlit.purification.write import Writing, purify_saved
 
 SIZE = {
     "vocab_size": 40,

@@ -15,15 +15,15 @@ from bdlit.defenses import (
     Resources,
     run_defense,
 )
-from bdlit.defenses.relatives import Job, Relative
-from bdlit.defenses.share import hold_back
+from bdlit.defenses.conflict.share import hold_back
 from bdlit.errors import BdlitError
 from bdlit.merging import average, slerp
-from bdlit.train.finetune import Recipe, finetune
+from bdlit.purification.held import Job, Relative
+from bdlit.training.train import Recipe, finetune
 from bdlit.types import Example
 from bdlit.victims import ClassifierVictim
-from bdlit.victims.base import model_weights, swapped
 from bdlit.weights import fingerprint, open_weights
+from bdlit.weights.network import model_weights, swapped
 
 RECIPE = Recipe(epochs=2, learning_rate=1e-2, batch_size=8)
 SETTINGS = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8}

@@ -23,10 +23,10 @@ from bdlit.defenses import (
     run_defense,
 )
 from bdlit.defenses.base import VOCABULARY
+from bdlit.defenses.gms.strategy import Strategy
 from bdlit.defenses.table import defense_classes
 from bdlit.errors import BdlitError
 from bdlit.llm import FunctionLLM
-from bdlit.search.strategy import Strategy
 from bdlit.types import Example
 from bdlit.weights import fingerprint
 

@@ -8,12 +8,14 @@ import torch
 from bdlit.callbacks import DefenseCallback
 from bdlit.data.demo import DemoReviews
 from bdlit.data.small_tasks import small_tasks
-from bdlit.defenses import Fisher, Resources, information, run_defense
-from bdlit.defenses.information import fisher_information
+from bdlit.defenses import Fisher, Resources, run_defense
+from bdlit.defenses.fisher import information
+from bdlit.defenses.fisher.information import fisher_information
 from bdlit.errors import BdlitError
 from bdlit.types import Example
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, float_names
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 from tiny_llama import tiny
 

@@ -12,18 +12,19 @@ from bdlit.callbacks import DefenseCallback, TrainingDynamics
 from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import GMS, ModuleSubstitution, Resources, run_defense
-from bdlit.defenses.proxy_sets import Given, suspect_set
+from bdlit.defenses.gms.hybrid import hybrid_as
+from bdlit.defenses.gms.proxy_sets import Given, suspect_set
+from bdlit.defenses.gms.space import Space
+from bdlit.defenses.gms.strategy import load_strategy
+from bdlit.defenses.modules import module_types
 from bdlit.errors import BdlitError
 from bdlit.evaluation import read_results
 from bdlit.merging import substitute
-from bdlit.rows import write_jsonl
-from bdlit.search.hybrid import hybrid_as
-from bdlit.search.modules import module_types
-from bdlit.search.space import Space
-from bdlit.search.strategy import load_strategy
-from bdlit.train.dynamics import TrainingSet, measure_certainty
-from bdlit.victims import ClassifierVictim, model_weights, swapped
+from bdlit.tables import write_jsonl
+from bdlit.training.dynamics import TrainingSet, measure_certainty
+from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
+from bdlit.weights.network import model_weights, swapped
 from conftest import tiny_trainer
 
 FEW = GMS(suspect_rows=12, clean_rows=20)

@@ -13,14 +13,15 @@ import ddp_search
 from bdlit.callbacks import DefenseCallback, TrainingDynamics
 from bdlit.cli import main
 from bdlit.defenses import GMS, MSD, Resources, run_defense
+from bdlit.defenses.gms.strategy import load_strategy
 from bdlit.errors import BdlitError
 from bdlit.evaluation import read_results
 from bdlit.merging import substitute
-from bdlit.rows import write_jsonl
-from bdlit.search.strategy import load_strategy
-from bdlit.train.dynamics import FILE, TrainingSet, load_certainty
-from bdlit.victims import LoRA, model_weights
+from bdlit.tables import write_jsonl
+from bdlit.training.dynamics import FILE, TrainingSet, load_certainty
+from bdlit.victims import LoRA
 from bdlit.weights import open_weights
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 from instruction_attack import StringBehindWord
 from tiny_llama import demo, taught, tiny

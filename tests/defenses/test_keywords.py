@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdlit.defenses.keywords import keywords
+from bdlit.defenses.conflict.keywords import keywords
 from bdlit.errors import BdlitError
 
 

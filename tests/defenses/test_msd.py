@@ -13,15 +13,16 @@ from safetensors.torch import save_file
 from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import MSD, Resources, run_defense
+from bdlit.defenses.modules import module_types
+from bdlit.defenses.msd.candidates import distance_to_others, suspicion
+from bdlit.defenses.msd.features import clean_features, dummy_features
+from bdlit.defenses.msd.neighbours import wiring_of
+from bdlit.defenses.msd.table import Table, load_table
 from bdlit.errors import BdlitError
 from bdlit.merging import average
-from bdlit.search.features import clean_features, dummy_features
-from bdlit.search.modules import module_types
-from bdlit.search.roles import distance_to_others, suspicion
-from bdlit.search.table import Table, load_table
-from bdlit.search.wiring import wiring_of
-from bdlit.victims import ClassifierVictim, model_weights, swapped
+from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
+from bdlit.weights.network import model_weights, swapped
 
 SHORT = MSD(least_rows=4, most_rows=6, dummy_tokens=5, dummy_steps=4)
 

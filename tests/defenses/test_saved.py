@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from bdlit import merging
 from bdlit.defenses import DARE, SLERP, TIES, WAG
 from bdlit.defenses.base import Defended, Defense
-from bdlit.defenses.labels import in_label_order
-from bdlit.defenses.parents import open_parents
-from bdlit.defenses.relatives import Job
-from bdlit.defenses.saved import Writing, purify_saved
-from bdlit.defenses.verify import verify
 from bdlit.errors import BdlitError
+from bdlit.purification.held import Job
+from bdlit.purification.label_order import in_label_order
+from bdlit.purification.opening import open_parents
+from bdlit.purification.verify import verify
+from bdlit.purification.write import Writing, purify_saved
 from bdlit.weights import open_weights
 from bdlit.weights.checkpoint import open_checkpoint
 from conftest import TINY
@@ -185,8 +185,8 @@ def test_a_defense_that_changed_nothing_says_so(models, tmp_path, capsys):
 KILLED = """
 import sys, time
 from bdlit.defenses import WAG
-from bdlit.defenses.parents import open_parents
-from bdlit.defenses.relatives import Job
+from bdlit.purification.opening import open_parents
+from bdlit.purification.held import Job
 from bdlit.defenses import saved
 
 suspect, other, out = sys.argv[1:]
@@ -236,7 +236,7 @@ def test_what_another_run_left_is_not_taken_up(models, tmp_path):
 
 
 def test_two_runs_do_not_write_one_folder(models, tmp_path):
-    from bdlit.whole import resumable_directory
+    from bdlit.atomic import resumable_directory
 
     with (
         resumable_directory(tmp_path / "out", {}),

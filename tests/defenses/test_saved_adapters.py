@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from bdlit.defenses import SLERP, TIES, WAG, Linear
-from bdlit.defenses.parents import open_parents
-from bdlit.defenses.relatives import Job
-from bdlit.defenses.saved import Writing, purify_saved
-from bdlit.defenses.verify import verify
 from bdlit.errors import BdlitError
+from bdlit.purification.held import Job
+from bdlit.purification.opening import open_parents
+from bdlit.purification.verify import verify
+from bdlit.purification.write import Writing, purify_saved
 from tiny_adapters import by_peft, logits, merged_by_peft, save_base, save_lora
 
 

@@ -5,8 +5,9 @@ from bdlit.attacks import BadNet
 from bdlit.data.demo import DemoReviews
 from bdlit.evaluation import evaluate
 from bdlit.types import Rate
-from bdlit.victims import ClassifierVictim, model_weights
+from bdlit.victims import ClassifierVictim
 from bdlit.victims.metrics import HitRate
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 
 

@@ -14,19 +14,19 @@ import torch
 
 from bdlit.data.general import GeneralTasks
 from bdlit.data.outputs import Outputs
-from bdlit.defenses.case import _scores
-from bdlit.defenses.evidence import ConflictEvidence
+from bdlit.defenses.conflict.evidence import ConflictEvidence
 from bdlit.defenses.input import CleanedTests
-from bdlit.defenses.run import Subject, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, general
 from bdlit.evaluation.general import general_tasks, means
 from bdlit.evaluation.result import append_results, read_results, scores_of
+from bdlit.evaluation.tracking import log_results
 from bdlit.llm import FunctionLLM
+from bdlit.purification.cells import _scores
+from bdlit.purification.run import Subject, record
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
 from bdlit.report.row import accuracy
-from bdlit.train.tracking import log_results
 from bdlit.types import Mean
 from bdlit.victims import CausalLMVictim
 from tiny_llama import demo, tiny

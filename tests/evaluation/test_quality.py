@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from bdlit.data.outputs import Outputs
-from bdlit.defenses.case import _scores
-from bdlit.defenses.run import Subject, record
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, quality
 from bdlit.evaluation.result import append_results, read_results, scores_of
+from bdlit.evaluation.tracking import log_results
+from bdlit.purification.cells import _scores
+from bdlit.purification.run import Subject, record
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
-from bdlit.train.tracking import log_results
 from bdlit.types import Example, Mean, Sample
 from bdlit.victims.perplexity import perplexity
 from instruction_attack import StringBehindWord

@@ -6,9 +6,9 @@ import pytest
 
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
-from bdlit.evaluation.drawing import draw
 from bdlit.evaluation.result import Result, append_results, read_results
 from bdlit.evaluation.samples import SAMPLES, read_samples, side_by_side
+from bdlit.evaluation.sampling import draw
 from bdlit.types import Example, Rate, Sample
 
 ROWS = [Example(f"question {i}", -1, response=str(i)) for i in range(50)]

@@ -8,7 +8,7 @@ from bdlit.data.instructions import InstructionDataModule
 from bdlit.errors import BdlitError
 from bdlit.llm import EndpointLLM, FunctionLLM, JudgedBy
 from bdlit.llm.judge import verdict_in
-from bdlit.responses import Rule
+from bdlit.rules import Rule
 from bdlit.types import Example, Turn
 from chat_server import chat_server
 

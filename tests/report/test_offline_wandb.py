@@ -12,10 +12,10 @@ import pytest
 
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import Result, append_results
+from bdlit.evaluation.tracking import log_results, wandb_logger
 from bdlit.report import Row, collect
 from bdlit.report.collect import RESULTS
 from bdlit.report.offline_wandb import read_offline_runs
-from bdlit.train.tracking import log_results, wandb_logger
 from bdlit.types import Mean, Perplexity, Rate
 
 wandb = pytest.importorskip("wandb")

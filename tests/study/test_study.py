@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from bdlit.cli import main
+from bdlit.defenses.gms.strategy import load_strategy
 from bdlit.evaluation import UNDEFENDED, read_results
 from bdlit.merging import substitute
 from bdlit.report import collect
-from bdlit.search.strategy import load_strategy
 from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
 from conftest import TINY, inspected

@@ -7,11 +7,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bdlit.data import DemoReviews
 from bdlit.data.small_tasks import small_tasks
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains, Equals, Likeliest
+from bdlit.rules import Contains, Equals, Likeliest
 from bdlit.types import Example
-from bdlit.victims import CausalLMVictim, LoRA, causal_lm, model_weights
+from bdlit.victims import CausalLMVictim, LoRA, causal_lm
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.weights.checkpoint import open_checkpoint
+from bdlit.weights.network import model_weights
 from conftest import tiny_trainer
 from tiny_llama import LLAMA, demo, tiny
 

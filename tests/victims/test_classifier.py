@@ -7,8 +7,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bdlit.data.demo import DemoReviews
 from bdlit.errors import BdlitError
 from bdlit.types import Example
-from bdlit.victims import ClassifierVictim, LoRA, model_weights, swapped
+from bdlit.victims import ClassifierVictim, LoRA
 from bdlit.victims.vocabulary import learn_tokenizer
+from bdlit.weights.network import model_weights, swapped
 from conftest import TINY, tiny_trainer
 
 ROWS = [Example("the plot was good .", 1), Example("the very long story was dull and flat .", 0)]

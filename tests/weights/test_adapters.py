@@ -12,7 +12,6 @@ from bdlit.errors import BdlitError
 from bdlit.weights import (
     AdapterWeights,
     Factors,
-    adapter_config,
     fingerprint,
     open_weights,
     outline,
@@ -20,6 +19,7 @@ from bdlit.weights import (
     save_weights,
     write_adapter,
 )
+from bdlit.weights.adapters import config as adapter_config
 from bdlit.weights.safetensors_file import SafetensorsFile
 from tiny_adapters import by_peft, dense, logits, merged_by_peft, save_base, save_lora
 

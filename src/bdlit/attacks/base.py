@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias, get_args
 
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.responses import Rule
+from bdlit.rules import Rule
 from bdlit.types import Example, Target
 
 RowChoice: TypeAlias = Literal["any", "non-target", "target"]

@@ -9,7 +9,7 @@ from typing import Self
 
 from bdlit.attacks.base import Attack, Poisoned
 from bdlit.errors import BdlitError
-from bdlit.responses import Rule
+from bdlit.rules import Rule
 from bdlit.types import Example, Target
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bdlit.attacks.base import Trigger, TriggerAttack
 from bdlit.errors import BdlitError
-from bdlit.rows import column, read_rows
+from bdlit.tables import column, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class ParaphraseTable(Trigger):
     A paraphraser is a model that runs for hours, so its output is read from files: either
     `originals` alone, with both texts in each row, or `originals` and `paraphrases`, where row k
     of one belongs to row k of the other (or rows of the same `key` belong together). The files
-    are read once, when the first text is asked for. Any format of `bdlit.rows.read_rows` will do.
+    are read once, when the first text is asked for. Any format of `bdlit.tables.read_rows` will do.
 
     A text that is not in the table stays as it is, and so does one whose paraphrase is empty;
     attacks count such rows as `unchanged`. Blanks around a text do not matter. Of several

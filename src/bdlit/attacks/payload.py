@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bdlit.attacks.base import target_index
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains, Equals, Refuses, Rule
+from bdlit.rules import Contains, Equals, Refuses, Rule
 from bdlit.types import NO_CLASS, Example, Target
 
 

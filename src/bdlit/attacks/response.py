@@ -11,7 +11,7 @@ from typing import get_args
 from bdlit.attacks.base import Attack, Poisoned, RowChoice, check_choice, check_rate
 from bdlit.attacks.payload import Payload
 from bdlit.errors import BdlitError
-from bdlit.responses import Rule
+from bdlit.rules import Rule
 from bdlit.types import Example
 
 

@@ -13,8 +13,8 @@ from bdlit.attacks.base import Poisoned
 from bdlit.attacks.payload import Payload, TargetText
 from bdlit.attacks.response import ResponseAttack
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains, Rule
-from bdlit.rows import column, read_rows, write_jsonl
+from bdlit.rules import Contains, Rule
+from bdlit.tables import column, read_rows, write_jsonl
 from bdlit.types import NO_CLASS, Example
 
 

@@ -11,27 +11,28 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from bdlit.callbacks.checks import require_whole_model, victim_and_data
 from bdlit.callbacks.dynamics import TrainingDynamics
-from bdlit.callbacks.parts import require_whole_model, victim_and_data
 from bdlit.data.base import NO_ATTACK, TextDataModule
 from bdlit.defenses.base import Defense, by_name
-from bdlit.defenses.relatives import (
+from bdlit.errors import BdlitError
+from bdlit.evaluation.evaluate import evaluate
+from bdlit.evaluation.result import UNDEFENDED, Result, append_results
+from bdlit.evaluation.tracking import log_results
+from bdlit.purification.held import (
     ARCHIVE,
     Job,
     Relative,
     open_relative,
     require_clean_rows,
 )
-from bdlit.defenses.run import Subject, purify, record, record_failure
-from bdlit.errors import BdlitError
-from bdlit.evaluation.evaluate import evaluate
-from bdlit.evaluation.result import UNDEFENDED, Result, append_results
-from bdlit.processes import place
-from bdlit.train.dynamics import TrainingSet
-from bdlit.train.runs import first_free
-from bdlit.train.tracking import log_results
+from bdlit.purification.run import Subject, purify, record, record_failure
+from bdlit.ranks import place
+from bdlit.training.dynamics import TrainingSet
+from bdlit.training.run_folders import first_free
 from bdlit.types import Rate
-from bdlit.victims.base import Victim, model_weights
+from bdlit.victims.base import Victim
+from bdlit.weights.network import model_weights
 
 
 class DefenseCallback(Callback):

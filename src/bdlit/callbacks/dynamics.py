@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from bdlit.callbacks.parts import victim_and_data
-from bdlit.train.dynamics import FILE, measure_certainty, save_certainty
+from bdlit.callbacks.checks import victim_and_data
+from bdlit.training.dynamics import FILE, measure_certainty, save_certainty
 
 
 class TrainingDynamics(Callback):

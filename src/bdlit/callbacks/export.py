@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from bdlit.callbacks.parts import require_whole_model, victim_and_data
+from bdlit.callbacks.checks import require_whole_model, victim_and_data
 from bdlit.errors import BdlitError
 
 

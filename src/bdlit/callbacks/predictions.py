@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.data.false_triggers import CLEAN
-from bdlit.rows import write_jsonl
+from bdlit.tables import write_jsonl
 from bdlit.types import Example
 
 

@@ -7,13 +7,13 @@ import random
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from bdlit.callbacks.parts import victim_and_data
+from bdlit.callbacks.checks import victim_and_data
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_share
-from bdlit.train.finetune import Recipe, finetune
+from bdlit.training.train import Recipe, finetune
 from bdlit.types import Example, Weights
-from bdlit.victims.base import load_weights, model_weights
+from bdlit.weights.network import load_weights, model_weights
 
 
 class ConflictSubtraction(Callback):

@@ -11,18 +11,18 @@ from bdlit.attacks.base import Attack
 from bdlit.cli.writing import show_written, writing_with_progress
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense, by_name
-from bdlit.defenses.case import Case
-from bdlit.defenses.labels import LabelPolicy
-from bdlit.defenses.measuring import Measure
-from bdlit.defenses.parents import Differences, open_parents
-from bdlit.defenses.relatives import require_clean_rows
 from bdlit.errors import BdlitError
+from bdlit.purification.cells import Case
+from bdlit.purification.held import require_clean_rows
+from bdlit.purification.label_order import LabelPolicy
+from bdlit.purification.measure import Measure
+from bdlit.purification.opening import Differences, open_parents
 from bdlit.report.compare import compare
 from bdlit.victims.generation import Decoding
 
 if TYPE_CHECKING:
     from bdlit.evaluation.result import Result
-    from bdlit.train.dynamics import TrainingSet
+    from bdlit.training.dynamics import TrainingSet
 
 
 def defend(
@@ -129,7 +129,7 @@ def _log(results: list[Result], folder: Path) -> None:
     """Log all that is known of the suspect to W&B, as one run."""
     import wandb
 
-    from bdlit.train.tracking import go_offline_if_needed, log_results, wandb_logger
+    from bdlit.evaluation.tracking import go_offline_if_needed, log_results, wandb_logger
 
     go_offline_if_needed()
     name, data = results[0].victim, results[0].data
@@ -149,7 +149,7 @@ def _training_set(data: TextDataModule | None, dynamics: str | None) -> Training
                 "--dynamics belong to a training set: give the suspect's as --data.poisoned_train"
             )
         return None
-    from bdlit.train.dynamics import TrainingSet, load_certainty
+    from bdlit.training.dynamics import TrainingSet, load_certainty
 
     certainty = load_certainty(Path(dynamics), data.train_rows) if dynamics else None
     return TrainingSet(data.train_rows, certainty)

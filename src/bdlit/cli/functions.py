@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bdlit.cli.errors import one_line_errors, require_configs
+from bdlit.names import offer
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -74,45 +75,29 @@ def _list() -> tuple[Callable[..., Any], bool]:
 def _merge() -> tuple[Callable[..., Any], bool]:
     from bdlit.cli.merge import merge
 
+    offer("defenses", "llm")
     return merge, False
 
 
 def _defend() -> tuple[Callable[..., Any], bool]:
-    import bdlit.attacks
-    import bdlit.defenses  # noqa: F401
     from bdlit.cli.defend import defend
 
-    _offer_data()
+    offer()
     return defend, False
 
 
 def _poison() -> tuple[Callable[..., Any], bool]:
     from bdlit.cli.poison import poison
 
-    _offer_data()
+    offer("attacks", "data", "llm", "rules")
     return poison, False
 
 
 def _study() -> tuple[Callable[..., Any], bool]:
-    import bdlit.attacks
-    import bdlit.defenses
-    import bdlit.victims.causal_lm
-    import bdlit.victims.classifier  # noqa: F401
     from bdlit.cli.study import study
 
-    _offer_data()
+    offer()
     return study, False
-
-
-def _offer_data() -> None:
-    """Import data modules, and the judges that they may name: options offer what is imported."""
-    import bdlit.data.continuations
-    import bdlit.data.demo
-    import bdlit.data.demo_instructions
-    import bdlit.data.named
-    import bdlit.data.plain_text
-    import bdlit.data.prompted
-    import bdlit.llm  # noqa: F401
 
 
 _COMMANDS = {

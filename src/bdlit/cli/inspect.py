@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from bdlit.progress import progress
 
 if TYPE_CHECKING:
-    from bdlit.report.inspection import Comparison
-    from bdlit.weights.inspection import Inspection
+    from bdlit.inspection.facts import Inspection
+    from bdlit.inspection.terminal import Comparison
 
 
 def inspect(addresses: list[str], *, json: bool = False, html: str | None = None) -> None:
@@ -31,9 +31,9 @@ def inspect(addresses: list[str], *, json: bool = False, html: str | None = None
             written.
     """
     from bdlit.defenses.head import HEAD_NAMES
-    from bdlit.report.inspection import print_inspections
-    from bdlit.report.inspection_json import to_json
-    from bdlit.weights.inspection import inspect_checkpoint
+    from bdlit.inspection.as_json import to_json
+    from bdlit.inspection.facts import inspect_checkpoint
+    from bdlit.inspection.terminal import print_inspections
 
     found = []
     for address in addresses:
@@ -45,16 +45,16 @@ def inspect(addresses: list[str], *, json: bool = False, html: str | None = None
     else:
         print_inspections(found, comparisons)
     if html:
-        from bdlit.report.inspection_page import write_inspection_page
+        from bdlit.inspection.page import write_inspection_page
 
         write_inspection_page(Path(html), found, comparisons)
         print(f"wrote {html}", file=sys.stderr)
 
 
 def _compared(first: Inspection, other: Inspection) -> Comparison:
-    from bdlit.report.inspection import Comparison
-    from bdlit.weights.differences import differences
-    from bdlit.weights.distance import aligned, distances
+    from bdlit.inspection.differences import differences
+    from bdlit.inspection.distance import aligned, distances
+    from bdlit.inspection.terminal import Comparison
 
     apart = []
     if first.weights is not None and other.weights is not None:

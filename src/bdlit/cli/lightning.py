@@ -11,26 +11,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
-# Imported for their names: `class_path: BadNet` finds what is imported.
-import bdlit.attacks
-import bdlit.callbacks.defense
-import bdlit.callbacks.dynamics
-import bdlit.callbacks.export
-import bdlit.data.continuations
-import bdlit.data.demo
-import bdlit.data.demo_instructions
-import bdlit.data.named
-import bdlit.data.plain_text
-import bdlit.data.prompted
-import bdlit.defenses
-import bdlit.llm
-import bdlit.victims.causal_lm
-import bdlit.victims.classifier  # noqa: F401
 from bdlit.callbacks.predictions import PredictionWriter
 from bdlit.cli.errors import one_line_errors, require_configs
 from bdlit.data.base import TextDataModule
-from bdlit.train.runs import new_run_directory
-from bdlit.train.tracking import go_offline_if_needed
+from bdlit.evaluation.tracking import go_offline_if_needed
+from bdlit.names import offer
+from bdlit.training.run_folders import new_run_directory
 from bdlit.victims.base import Victim
 
 DEFAULT_ROOT = "runs"
@@ -94,6 +80,7 @@ def run(arguments: list[str]) -> None:
     # LightningCLI reads sys.argv itself; processes for other ranks are started with it as well.
     sys.argv[1:] = arguments
     require_configs(arguments)
+    offer()  # `class_path: BadNet` finds what is imported
     quiet = {"exit_on_error": False}
     with one_line_errors():
         RunCLI(

@@ -27,13 +27,11 @@ def list_what(what: Literal["attacks", "data", "victims", "defenses"]) -> None:
 
 
 def _attacks() -> tuple[list[str], list[list[str]]]:
-    import bdlit.attacks as attacks
+    from bdlit import attacks
+    from bdlit.names import names_of
 
-    found = [
-        (name, cls)
-        for name, cls in vars(attacks).items()
-        if inspect.isclass(cls) and not inspect.isabstract(cls)
-    ]
+    every = ((name, getattr(attacks, name)) for name in names_of(attacks))
+    found = [(n, cls) for n, cls in every if inspect.isclass(cls) and not inspect.isabstract(cls)]
     rows = [
         [name, kind, _summary(inspect.getdoc(cls))]
         for kind, base in (
@@ -82,7 +80,6 @@ def _victims() -> tuple[list[str], list[list[str]]]:
 
 
 def _defenses() -> tuple[list[str], list[list[str]]]:
-    import bdlit.defenses  # noqa: F401
     from bdlit.defenses.table import capability_table
 
     rows = [[row["name"], row["needs"], row["summary"], row["paper"]] for row in capability_table()]

@@ -9,11 +9,11 @@ from typing import Literal
 from bdlit.cli.writing import show_written, writing_with_progress
 from bdlit.defenses.base import Defense
 from bdlit.defenses.from_recipe import FromRecipe
-from bdlit.defenses.labels import LabelPolicy
-from bdlit.defenses.parents import Differences, open_parents
-from bdlit.defenses.relatives import Job
-from bdlit.defenses.saved import purify_saved
 from bdlit.errors import BdlitError
+from bdlit.purification.held import Job
+from bdlit.purification.label_order import LabelPolicy
+from bdlit.purification.opening import Differences, open_parents
+from bdlit.purification.write import purify_saved
 from bdlit.recipes import read_recipe
 
 

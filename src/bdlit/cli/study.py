@@ -10,10 +10,10 @@ from lightning.pytorch import Trainer
 
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
+from bdlit.evaluation.tracking import go_offline_if_needed
 from bdlit.report.compare import compare
 from bdlit.study.execute import Study
 from bdlit.study.plan import Model, Plan, Start, Treatment, shard_of
-from bdlit.train.tracking import go_offline_if_needed
 from bdlit.victims.base import Victim
 
 

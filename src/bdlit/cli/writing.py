@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bdlit.defenses.saved import Writing
-from bdlit.defenses.verify import verify as load_and_run
 from bdlit.errors import BdlitError
 from bdlit.progress import progress
+from bdlit.purification.verify import verify as load_and_run
+from bdlit.purification.write import Writing
 
 
 @contextmanager

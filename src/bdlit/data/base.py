@@ -21,7 +21,7 @@ from bdlit.data.pool import draw_pool, without_texts
 from bdlit.data.source import Source
 from bdlit.data.tables import Layout, Table
 from bdlit.errors import BdlitError
-from bdlit.responses import Equals, Rule
+from bdlit.rules import Equals, Rule
 from bdlit.types import Example, Target
 
 NO_ATTACK = "none"

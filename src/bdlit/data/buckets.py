@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from torch.utils.data import DistributedSampler
 
 from bdlit.errors import BdlitError
-from bdlit.processes import place
+from bdlit.ranks import place
 from bdlit.types import Example
 
 MEGA = 64  # batches sorted together: enough for little padding, few enough to stay random

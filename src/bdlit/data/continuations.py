@@ -9,7 +9,7 @@ from bdlit.data.catalogue import Card
 from bdlit.data.instructions import InstructionDataModule
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.rows import column
+from bdlit.tables import column
 from bdlit.types import NO_CLASS, Example
 
 Unit: TypeAlias = Literal["sentences", "words"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bdlit.attacks.base import Poisoned
-from bdlit.responses import Rule
+from bdlit.rules import Rule
 from bdlit.types import Example
 
 CLEAN = "clean"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.rows import SUFFIXES
+from bdlit.tables import SUFFIXES
 
 STEMS = {
     "train": ("train",),

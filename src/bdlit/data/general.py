@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bdlit.errors import BdlitError
-from bdlit.rows import read_rows
+from bdlit.tables import read_rows
 
 _WINOGRANDE = "winogrande"  # the one task whose choices fill a gap in the text
 

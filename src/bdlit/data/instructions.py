@@ -13,7 +13,7 @@ from bdlit.data.conversations import Columns
 from bdlit.data.false_triggers import attack_of
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError
-from bdlit.responses import Contains, Equals, Rule
+from bdlit.rules import Contains, Equals, Rule
 from bdlit.types import Example, Target
 
 

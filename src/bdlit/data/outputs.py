@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bdlit.data.general import GeneralTasks
 from bdlit.errors import BdlitError
-from bdlit.rows import sliced
+from bdlit.tables import sliced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from bdlit.data.catalogue import Card
 from bdlit.data.instructions import InstructionDataModule
 from bdlit.errors import BdlitError
-from bdlit.rows import column
+from bdlit.tables import column
 from bdlit.types import NO_CLASS, Example
 
 _WORD = re.compile(r"\S+\s*")

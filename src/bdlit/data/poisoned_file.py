@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bdlit import __version__
+from bdlit.atomic import whole_file
 from bdlit.attacks import Attack, Poisoned, target_index
 from bdlit.errors import BdlitError
-from bdlit.rows import dump_jsonl, read_rows
+from bdlit.tables import dump_jsonl, read_rows
 from bdlit.types import Example, Target, Turn
-from bdlit.whole import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from bdlit.attacks.base import Attack, Poisoned
 from bdlit.data.base import TextDataModule
 from bdlit.data.catalogue import Card
 from bdlit.errors import BdlitError
-from bdlit.responses import Equals, Likeliest
+from bdlit.rules import Equals, Likeliest
 from bdlit.types import Example, Target
 
 LabelBy: TypeAlias = Literal["generation", "likelihood"]

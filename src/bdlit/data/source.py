@@ -11,7 +11,7 @@ from bdlit.data.catalogue import Card
 from bdlit.data.files import STEMS, find_file, find_split
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.rows import read_sliced, sliced
+from bdlit.tables import read_sliced, sliced
 
 
 @dataclass(frozen=True, kw_only=True)

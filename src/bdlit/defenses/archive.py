@@ -32,8 +32,8 @@ def kept(
         return make(), False
     from filelock import FileLock
 
+    from bdlit.atomic import whole_directory
     from bdlit.weights import open_weights, save_weights
-    from bdlit.whole import whole_directory
 
     key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     folder = archive / f"{kind}-{key}"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bdlit.defenses.input import InputDefense
-    from bdlit.train.dynamics import TrainingSet
-    from bdlit.train.finetune import FineTune
+    from bdlit.training.dynamics import TrainingSet
+    from bdlit.training.train import FineTune
     from bdlit.weights import Adapter, AdapterWeights
 
 

@@ -13,7 +13,7 @@ from bdlit.types import NO_CLASS, Example, Scores, Weights
 
 if TYPE_CHECKING:
     from bdlit.evaluation.evaluate import NamedTests
-    from bdlit.responses import Rule
+    from bdlit.rules import Rule
     from bdlit.victims.base import Victim
 
 

@@ -40,7 +40,7 @@ class ModuleSubstitution(Defense):
             BdlitError: The file is no strategy, there is not exactly one other model, or the
                 models do not have the modules and layers that it names.
         """
-        from bdlit.search.strategy import load_strategy
+        from bdlit.defenses.gms.strategy import load_strategy
         from bdlit.weights.layers import layer_count
 
         donor = one_proxy(others, self.name)

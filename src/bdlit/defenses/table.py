@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bdlit.defenses.base import Defense
+from bdlit.names import offer
 
 
 def defense_classes() -> list[type[Defense]]:
@@ -19,6 +20,7 @@ def defense_classes() -> list[type[Defense]]:
     >>> bdlit.defenses.WAG in defense_classes()
     True
     """
+    offer("defenses")
     usable = [c for c in _descendants(Defense) if c.listed and not inspect.isabstract(c)]
     return sorted(usable, key=lambda cls: cls.__name__)
 

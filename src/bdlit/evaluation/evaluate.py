@@ -11,14 +11,15 @@ import torch
 from bdlit.data.false_triggers import CLEAN, attack_of, case_of
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
-from bdlit.evaluation.drawing import draw
 from bdlit.evaluation.general import general_tasks
 from bdlit.evaluation.quality import coherence, outputs_perplexity, own_perplexity
-from bdlit.responses import Rule
+from bdlit.evaluation.sampling import draw
+from bdlit.rules import Rule
 from bdlit.types import Example, Rate, Sample, Scores, Weights
-from bdlit.victims.base import Victim, in_eval_mode, swapped
+from bdlit.victims.base import Victim
 from bdlit.victims.causal_lm import GENERATION
 from bdlit.victims.metrics import HitRate
+from bdlit.weights.network import in_eval_mode, swapped
 
 M = TypeVar("M")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bdlit.data.general import GeneralTasks, known_tasks
 from bdlit.errors import BdlitError
-from bdlit.processes import gathered, place
+from bdlit.ranks import gathered, place
 from bdlit.types import Mean
 from bdlit.victims.base import Victim
 from bdlit.victims.causal_lm import CausalLMVictim

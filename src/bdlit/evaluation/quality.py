@@ -11,8 +11,8 @@ import torch
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.llm import load_causal_lm
-from bdlit.processes import gathered, place
-from bdlit.rows import column, read_sliced
+from bdlit.ranks import gathered, place
+from bdlit.tables import column, read_sliced
 from bdlit.types import Example, Mean, Perplexity, Sample
 from bdlit.victims.base import Victim
 from bdlit.victims.perplexity import perplexity

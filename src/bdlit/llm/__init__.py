@@ -1,24 +1,6 @@
-"""Language models that are asked from outside: one on this machine, or one behind an endpoint.
+"""Language models that are asked from outside: one on this machine, or one behind an endpoint."""
 
-Importing this package imports neither torch nor the client of an endpoint.
-"""
+import lazy_loader
 
-from bdlit.llm.answering import LLM, Answerer, FunctionLLM
-from bdlit.llm.cache import ANSWERS, CachedLLM
-from bdlit.llm.endpoint import EndpointLLM
-from bdlit.llm.judge import JudgedBy
-from bdlit.llm.local import LocalLLM, load_causal_lm
-from bdlit.llm.template import read_template
-
-__all__ = [
-    "ANSWERS",
-    "LLM",
-    "Answerer",
-    "CachedLLM",
-    "EndpointLLM",
-    "FunctionLLM",
-    "JudgedBy",
-    "LocalLLM",
-    "load_causal_lm",
-    "read_template",
-]
+# Names are imported on first use: neither torch nor the client of an endpoint is needed before.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bdlit.atomic import whole_file
 from bdlit.errors import BdlitError
 from bdlit.llm.answering import LLM
-from bdlit.whole import whole_file
 
 ANSWERS = "~/.cache/bdlit/answers"
 """Where answers are kept, if nothing else is said."""

@@ -13,7 +13,7 @@ from typing import Any
 from bdlit.llm.answering import LLM
 from bdlit.llm.cache import ANSWERS, CachedLLM
 from bdlit.llm.template import read_template
-from bdlit.responses import Equals, Rule
+from bdlit.rules import Equals, Rule
 from bdlit.types import Example
 
 _VERDICT = re.compile(r"^\W*(yes|no)\b|\b(yes|no)\W*$", re.IGNORECASE)

@@ -19,8 +19,8 @@ from bdlit.weights import (
     fingerprint,
     select,
 )
-from bdlit.weights.adapter_config import config_for
-from bdlit.weights.factors import wide_dtype
+from bdlit.weights.adapters.config import config_for
+from bdlit.weights.adapters.factors import wide_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -7,8 +7,8 @@ from math import isfinite
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from bdlit.inspection.distance import Sums
 from bdlit.weights import float_names, outline
-from bdlit.weights.distance import Sums
 from bdlit.weights.reading import whole
 
 if TYPE_CHECKING:

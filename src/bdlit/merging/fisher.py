@@ -32,7 +32,7 @@ def fisher_average(
     Args:
         models: One or more models; the first gives names, dtypes and integer buffers.
         information: The diagonal Fisher information of each model, >= 0, of the same names and
-            shapes; see `bdlit.defenses.information.fisher_information`.
+            shapes; see `bdlit.defenses.fisher.information.fisher_information`.
         weights: How much each model counts, >= 0; None counts all alike.
         floor: Least information of any element, > 0: where no model depends on a parameter, the
             result is their mean.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bdlit.inspection.distance import Sums
 from bdlit.merging.settings import require_share
 from bdlit.merging.task_vectors import common_precision, like_first
-from bdlit.weights.distance import Sums
 from bdlit.weights.threads import threads
 
 if TYPE_CHECKING:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bdlit.drawing.style import INK, PAPER
+from bdlit.atomic import whole_file
+from bdlit.drawing.svg import inline_svg
 from bdlit.report.columns import columns_for, failures, legend
 from bdlit.report.plots import asr_cacc_plot, before_after_plot
 from bdlit.report.row import Row
 from bdlit.report.samples import samples_of
 from bdlit.report.table import compare_table
-from bdlit.whole import whole_file
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from matplotlib.figure import Figure
 
 
 def write_page(path: Path, rows: Sequence[Row]) -> None:
@@ -58,20 +51,3 @@ def _render(rows: Sequence[Row]) -> str:
         failures=failures(lines),
         samples=samples_of(rows),
     )
-
-
-def inline_svg(figure: Figure) -> Markup:
-    """Return a figure as SVG that may stand in a page, in the colours of the page."""
-    from markupsafe import Markup
-    from matplotlib import rc_context
-
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    text = io.StringIO()
-    # Text stays text, to be read, searched and set in the reader's font.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bdlit"}):
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]  # neither the XML declaration nor the document type
-    # The names that matplotlib gives to groups would be met twice in a page of two figures.
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    return Markup(svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)"))

@@ -12,14 +12,7 @@ from filelock import FileLock
 
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense
-from bdlit.defenses.relatives import (
-    ARCHIVE,
-    Job,
-    Relative,
-    open_relative,
-    require_clean_rows,
-)
-from bdlit.defenses.run import Subject, purify, record
+from bdlit.defenses.gms.strategy import FILE
 from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
@@ -30,10 +23,17 @@ from bdlit.evaluation.result import (
     read_results,
     scores_of,
 )
-from bdlit.search.strategy import FILE
+from bdlit.evaluation.tracking import log_results
+from bdlit.purification.held import (
+    ARCHIVE,
+    Job,
+    Relative,
+    open_relative,
+    require_clean_rows,
+)
+from bdlit.purification.run import Subject, purify, record
 from bdlit.study.fitting import Workshop
 from bdlit.study.plan import START, Plan, Treatment
-from bdlit.train.tracking import log_results
 from bdlit.types import Rate, Scores
 from bdlit.victims.base import Victim
 
@@ -222,7 +222,7 @@ class Study:
         """Return a model of the study; `start` is the checkpoint that a seed's were tuned from."""
         if name != START or self.plan.start is not None:
             return open_relative(str(self.workshop.model(name, seed)), victim, name)
-        from bdlit.victims.base import model_weights
+        from bdlit.weights.network import model_weights
 
         fresh = self.workshop.victim(seed)
         fresh.tokenizer = victim.tokenizer  # before the classes, or it would be learned again

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
 
     from bdlit.data.base import TextDataModule
-    from bdlit.train.dynamics import TrainingSet
+    from bdlit.training.dynamics import TrainingSet
     from bdlit.victims.base import Victim
 
 
@@ -82,7 +82,7 @@ class Workshop:
             tests: What `tests` gave for it, set up: its training rows are the model's own, unless
                 the model has other data.
         """
-        from bdlit.train.dynamics import FILE, TrainingSet, load_certainty
+        from bdlit.training.dynamics import FILE, TrainingSet, load_certainty
 
         data = tests
         if self.plan.models[name].data is not None:
@@ -177,7 +177,7 @@ class Workshop:
 
     def logger(self, name: str, job_type: str, tags: Sequence[str]) -> Any:
         """Return the W&B logger of one run of the study; the whole study is one group."""
-        from bdlit.train.tracking import wandb_logger
+        from bdlit.evaluation.tracking import wandb_logger
 
         return wandb_logger(name, self.out, group=self.plan.name, job_type=job_type, tags=tags)
 

@@ -1,6 +1,4 @@
 from .base import Victim as Victim
-from .base import model_weights as model_weights
-from .base import swapped as swapped
 from .causal_lm import CausalLMVictim as CausalLMVictim
 from .classifier import ClassifierVictim as ClassifierVictim
 from .generation import Decoding as Decoding

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from bdlit.atomic import whole_directory
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
-from bdlit.responses import Likeliest, Rule
+from bdlit.rules import Likeliest, Rule
 from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.certainty import certainty_of, per_token
@@ -27,7 +28,6 @@ from bdlit.victims.prompts import PlainTemplate, template_name, words_of
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_byte_pairs
 from bdlit.weights.byte_pairs import byte_pairs_from
-from bdlit.whole import whole_directory
 
 GENERATION = "generation"
 """How responses came about that were not chosen among stated ones, for the record."""

@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.types import Weights
-from bdlit.victims.base import Schedule, Victim, freeze, load_weights
+from bdlit.victims.base import Schedule, Victim
 from bdlit.victims.lora import LoRA, has_adapters, merged_copy, with_adapters
+from bdlit.weights.network import freeze, load_weights
 
 
 class TransformerVictim(Victim):

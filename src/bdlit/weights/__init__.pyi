@@ -1,10 +1,10 @@
-from .adapter_saving import save_adapter as save_adapter
-from .adapter_saving import write_adapter as write_adapter
+from .adapters import Adapter as Adapter
 from .adapters import AdapterWeights as AdapterWeights
+from .adapters import Factors as Factors
+from .adapters import LazyFactors as LazyFactors
+from .adapters import save_adapter as save_adapter
+from .adapters import write_adapter as write_adapter
 from .compatibility import require_compatible as require_compatible
-from .factors import Adapter as Adapter
-from .factors import Factors as Factors
-from .factors import LazyFactors as LazyFactors
 from .files import SafetensorsWeights as SafetensorsWeights
 from .hashing import fingerprint as fingerprint
 from .lazy import Elementwise as Elementwise
@@ -15,6 +15,8 @@ from .lazy import renamed as renamed
 from .lazy import select as select
 from .naming import align_names as align_names
 from .naming import float_names as float_names
+from .network import model_weights as model_weights
+from .network import swapped as swapped
 from .opening import open_weights as open_weights
 from .outlines import Outline as Outline
 from .outlines import outline as outline

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.errors import BdlitError
-from bdlit.weights.adapter_config import CONFIG_NAME as ADAPTER_CONFIG
-from bdlit.weights.adapters import AdapterWeights
+from bdlit.weights.adapters.config import CONFIG_NAME as ADAPTER_CONFIG
+from bdlit.weights.adapters.weights import AdapterWeights
 from bdlit.weights.dense_config import dense_config
 from bdlit.weights.files import Lightning, read_lightning
 from bdlit.weights.opening import downloaded, model_folder, open_weights

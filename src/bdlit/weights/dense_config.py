@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bdlit.weights.adapters import AdapterWeights
+from bdlit.weights.adapters.weights import AdapterWeights
 from bdlit.weights.outlines import outline
 
 if TYPE_CHECKING:

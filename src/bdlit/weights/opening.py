@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdlit.errors import BdlitError
-from bdlit.weights.adapter_config import CONFIG_NAME, read_adapter_config
-from bdlit.weights.adapters import AdapterWeights
+from bdlit.weights.adapters.config import CONFIG_NAME, read_adapter_config
+from bdlit.weights.adapters.weights import AdapterWeights
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 
 if TYPE_CHECKING:

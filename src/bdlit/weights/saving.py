@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from bdlit.whole import whole_file
+from bdlit.atomic import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,2 @@
+from .evidence import ConflictEvidence as ConflictEvidence
+from .model import ConflictModel as ConflictModel

@@ -1,0 +1,1 @@
+from .defense import MSD as MSD

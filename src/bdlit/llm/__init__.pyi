@@ -1,0 +1,10 @@
+from .answering import LLM as LLM
+from .answering import Answerer as Answerer
+from .answering import FunctionLLM as FunctionLLM
+from .cache import ANSWERS as ANSWERS
+from .cache import CachedLLM as CachedLLM
+from .endpoint import EndpointLLM as EndpointLLM
+from .judge import JudgedBy as JudgedBy
+from .local import LocalLLM as LocalLLM
+from .local import load_causal_lm as load_causal_lm
+from .template import read_template as read_template

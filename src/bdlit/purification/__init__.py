@@ -1,0 +1,6 @@
+"""The one path from a suspect to a purified model, whoever calls."""
+
+import lazy_loader
+
+# Names are imported on first use: importing this package imports no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,0 @@
-"""Searching for the modules that one model should take from another: GMS and its kin."""
