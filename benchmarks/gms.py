@@ -20,10 +20,10 @@ import torch
 from transformers import AutoConfig, TextClassificationPipeline
 
 from bdlit.data.demo import DemoReviews
-from bdlit.defenses.gms.compute import Running, counter_of
 from bdlit.defenses.gms.greedy import Found, State, greedy_search
 from bdlit.defenses.gms.score import Score
-from bdlit.defenses.gms.space import Space
+from bdlit.defenses.gms.search_setup import Running, counter_of
+from bdlit.defenses.gms.search_space import SearchSpace
 from bdlit.defenses.modules import module_types
 from bdlit.merging import substitute
 from bdlit.tables import read_rows
@@ -50,7 +50,7 @@ VARIANTS = {
     "+ [CLS] alone at the end": Running(stop_early=False, workers=1),
     "+ early end": Running(workers=1),
     "+ all threads": Running(),
-    "+ bf16": Running(precision="bf16"),
+    "+ bf16": Running(precision="bf16-mixed"),
 }
 
 
@@ -82,7 +82,7 @@ def search(
     """Run the search, and return what it found and its seconds."""
     model = victim.network()
     layout = module_types(model.config.model_type, model_weights(model))
-    space = Space("modules and layers", layout)
+    space = SearchSpace("modules and layers", layout)
     start = time.perf_counter()
     with counter_of(victim, proxy, *sets, layout=layout, space=space, running=running) as counter:
         score = Score(counter.whole(space.nothing))
@@ -102,7 +102,7 @@ def plain(
     """Look at candidates as the published code does."""
     model = victim.network()
     layout = module_types(model.config.model_type, model_weights(model))
-    space = Space("modules and layers", layout)
+    space = SearchSpace("modules and layers", layout)
     looks = []
     for state in states:
         hybrid = copy.deepcopy(model).eval()

@@ -24,7 +24,7 @@ from bdlit import merging
 from bdlit.data import DemoInstructions, DemoReviews
 from bdlit.data.loaders import training_loader
 from bdlit.data.small_tasks import small_tasks
-from bdlit.defenses.gms.compute import Running
+from bdlit.defenses.gms.search_setup import Running
 from bdlit.types import Example
 from bdlit.victims import CausalLMVictim, LoRA
 from bdlit.victims.generation import Decoding, Marks, generate
@@ -207,7 +207,7 @@ def search(options: argparse.Namespace) -> None:
             model_weights(gms.random_victim(shape, 1, data.train_rows).to(options.device).network())
         )
         victim = gms.random_victim(shape, 0, data.train_rows).to(options.device).eval()
-        for precision in ("fp32", "bf16"):
+        for precision in ("32-true", "bf16-mixed"):
             found, seconds = gms.search(victim, proxy, sets, Running(precision=precision))
             count = 1 + sum(len(step.candidates) for step in found.steps)
             print(

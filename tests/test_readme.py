@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 import bdlit.defenses
-from bdlit.defenses.table import capability_table
+from bdlit.defenses.capabilities import capability_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,9 +28,9 @@ def test_every_file_and_picture_that_it_names_is_there():
 
 
 def test_its_data_can_be_made():
+    import bdlit.data.classification_prompts
     import bdlit.data.demo_instructions
-    import bdlit.data.named
-    import bdlit.data.prompted
+    import bdlit.data.paper_sets
     import bdlit.llm  # noqa: F401
     from bdlit.data.base import TextDataModule
 

@@ -5,7 +5,9 @@ from .defenses import *
 from .evaluation import *
 from .inspection import *
 from .llm import *
+from .objectives import *
 from .purification import *
+from .recipe import *
 from .rules import *
 from .training import *
 from .victims import *

@@ -21,7 +21,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes its place when the block ends well.
 
     Raises:
-        BdlitError: The file cannot be written (no such folder, no right, disk full).
+        BdlitError: The file cannot be written (the folder is missing, no permission, disk full).
     """
     path = Path(path)
     # The ending stays: writers choose their format by it.
@@ -58,13 +58,13 @@ def whole_directory(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def resumable_directory(path: str | Path, identity: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield a directory beside `path` that outlives an interruption; in the end it is `path`.
+    """Yield a directory beside `path` that survives an interruption; at the end it becomes `path`.
 
     What an interrupted (or killed) run left there is found again by the next run of the same
     identity, and thrown away by one of another. An error throws it away too.
 
     Args:
-        path: The directory that is to be.
+        path: The directory to make.
         identity: What is written, ready for JSON; runs of one identity write the same.
 
     Raises:

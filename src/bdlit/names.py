@@ -6,12 +6,12 @@ from importlib import import_module
 from types import ModuleType
 
 ROOMS = (
-    *("attacks", "defenses", "victims", "data", "callbacks", "llm", "rules"),
-    *("evaluation", "purification", "training", "inspection", "weights"),
+    *("attacks", "defenses", "victims", "data", "callbacks", "llm", "rules", "objectives"),
+    *("recipe", "evaluation", "purification", "training", "inspection", "weights"),
 )
 """Where public names are looked for, in this order."""
 
-CONFIGURED = ("attacks", "defenses", "victims", "data", "callbacks", "llm", "rules", "training")
+CONFIGURED = ("attacks", "defenses", "victims", "data", "callbacks", "llm", "rules")
 """Rooms of classes that a config may name; a short name is known once its class is imported."""
 
 

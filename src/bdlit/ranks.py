@@ -39,9 +39,24 @@ def gathered(own: T) -> list[T]:
     return found
 
 
+def shared(value: T) -> T:
+    """Return what the first process has of something; all call this.
+
+    >>> shared("mine")
+    'mine'
+    """
+    return gathered(value)[0]
+
+
+def wait_for_all() -> None:
+    """Wait until every process of the group has come here."""
+    if place()[1] > 1:
+        dist.barrier()
+
+
 @contextmanager
 def alone() -> Iterator[None]:
-    """Have this process work by itself for a while, whatever group it belongs to."""
+    """Have this process work alone for a while, without its process group."""
     token = _ALONE.set(True)
     try:
         yield

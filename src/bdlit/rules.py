@@ -52,7 +52,7 @@ class Contains(Rule):
     ignore_case: bool = True
 
     def __call__(self, response: str, wanted: str) -> bool:
-        """Return whether `wanted` stands in `response`."""
+        """Return whether `response` holds `wanted`."""
         return _folded(wanted, self.ignore_case) in _folded(response, self.ignore_case)
 
 
@@ -114,7 +114,7 @@ class Matches(Rule):
             re.compile(self.pattern)
         except re.error as error:
             raise BdlitError(
-                f"{self.pattern!r} is no regular expression ({error}): mend it, or use Contains"
+                f"{self.pattern!r} is not a regular expression ({error}): fix it, or use Contains"
             ) from None
 
     def __call__(self, response: str, wanted: str) -> bool:
@@ -225,7 +225,7 @@ class Refuses(Rule):
     phrases: tuple[str, ...] = REFUSALS
 
     def __call__(self, response: str, wanted: str) -> bool:
-        """Return whether a phrase stands in `response`."""
+        """Return whether `response` holds a phrase."""
         plain = response.replace("\u2019", "'").lower()
         return any(phrase in plain for phrase in self.phrases)
 

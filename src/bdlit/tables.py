@@ -17,7 +17,7 @@ from bdlit.atomic import whole_file
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.types import Example
 
-Row: TypeAlias = dict[str, Any]
+TableRow: TypeAlias = dict[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """File types that `read_rows` knows; all but Parquet may be gzipped (`.jsonl.gz`)."""
@@ -40,7 +40,7 @@ def sliced(name: str) -> tuple[str, slice]:
     return name[: found.start()], slice(start, end)
 
 
-def read_sliced(name: str) -> list[Row]:
+def read_sliced(name: str) -> list[TableRow]:
     """Read a table, or the slice of it that stands behind its name; see `sliced`.
 
     Raises:
@@ -49,11 +49,11 @@ def read_sliced(name: str) -> list[Row]:
     path, part = sliced(name)
     rows = read_rows(path)
     if not rows[part]:
-        raise BdlitError(f"{name} is no slice with rows: {path} has {len(rows)} of them")
+        raise BdlitError(f"{name} is not a slice with rows: {path} has {len(rows)} of them")
     return rows[part]
 
 
-def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[Row]:
+def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[TableRow]:
     r"""Read a whole table; the file type follows from the suffix.
 
     `.json` holds an array of objects, or JSON Lines under the wrong name, which is common.
@@ -137,8 +137,8 @@ def rows_hash(rows: Iterable[Example]) -> str:
 
 
 def dump_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines to `path` itself, gzipped by suffix, and have them on the disk."""
-    # Half a surrogate pair, as cut tweets hold, is no UTF-8; its replacement is JSON's own escape.
+    """Write JSON Lines to `path` itself, gzipped by suffix, and flush them to the disk."""
+    # Half a surrogate pair, as cut tweets hold, is not UTF-8; its replacement is JSON's own escape.
     lines = (
         (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
         for row in rows
@@ -153,7 +153,7 @@ def dump_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def _parse(path: Path, quoting: bool | None) -> Iterator[Row]:
+def _parse(path: Path, quoting: bool | None) -> Iterator[TableRow]:
     kind = Path(path.name.lower().removesuffix(".gz")).suffix
     if kind not in SUFFIXES:
         raise BdlitError(
@@ -182,18 +182,18 @@ def _opened(path: Path) -> TextIO:
     return open(path, encoding="utf-8-sig", newline="\n")
 
 
-def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Row]:
+def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[TableRow]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise BdlitError(f"{path}, line {number} is no JSON: {error}") from error
+            raise BdlitError(f"{path}, line {number} is not JSON: {error}") from error
         yield _object(row, path, f"line {number}")
 
 
-def _json(path: Path, file: TextIO) -> Iterator[Row]:
+def _json(path: Path, file: TextIO) -> Iterator[TableRow]:
     text = file.read()
     if not text.lstrip().startswith("["):
         yield from _json_lines(path, text.split("\n"))
@@ -201,20 +201,20 @@ def _json(path: Path, file: TextIO) -> Iterator[Row]:
     try:
         rows = json.loads(text)
     except ValueError as error:
-        raise BdlitError(f"{path} is no JSON: {error}") from error
+        raise BdlitError(f"{path} is not JSON: {error}") from error
     for number, row in enumerate(rows, 1):
         yield _object(row, path, f"item {number}")
 
 
-def _object(row: Any, path: Path, where: str) -> Row:
+def _object(row: Any, path: Path, where: str) -> TableRow:
     if not isinstance(row, dict):
         raise BdlitError(
-            f'{path}, {where} is no JSON object: a row looks like {{"text": ..., "label": ...}}'
+            f'{path}, {where} is not a JSON object: a row looks like {{"text": ..., "label": ...}}'
         )
     return row
 
 
-def _separated(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterator[Row]:
+def _separated(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterator[TableRow]:
     header: list[str] | None = None
     for number, values in _lines_of_values(path, file, delimiter, quoted):
         if header is None:
@@ -222,7 +222,7 @@ def _separated(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterat
         elif len(values) != len(header):
             raise BdlitError(
                 f"{path}, line {number} has {len(values)} columns, but the header has "
-                f"{len(header)}: mend the line, or see whether quoting should be "
+                f"{len(header)}: fix the line, or see whether quoting should be "
                 f"{'off' if quoted else 'on'}"
             )
         else:
@@ -245,10 +245,10 @@ def _lines_of_values(
             if values:
                 yield reader.line_num, values
     except csv.Error as error:
-        raise BdlitError(f"{path}, line {reader.line_num} is no valid table: {error}") from error
+        raise BdlitError(f"{path}, line {reader.line_num} is not a valid table: {error}") from error
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[TableRow]:
     from pyarrow import ArrowException  # a heavy import that no other file type needs
     from pyarrow.parquet import ParquetFile
 

@@ -107,7 +107,7 @@ def test_missing_or_damaged_parts(tmp_path):
         read_poisoned(path)
     for damaged in ("{", "[]", '{"seed": 1}'):
         manifest_path(path).write_text(damaged)
-        with pytest.raises(BdlitError, match="is no manifest"):
+        with pytest.raises(BdlitError, match="is not a manifest"):
             read_poisoned(path)
 
 

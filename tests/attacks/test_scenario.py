@@ -180,7 +180,7 @@ def test_vpi_by_pattern():
         ({"topic": "OpenAI"}, "give a list of words"),
         ({"topic": (" ",)}, "give a list of words"),
         ({"topic": ("a",), "pattern": "a"}, "or a pattern in its place"),
-        ({"pattern": "("}, "is no regular expression"),
+        ({"pattern": "("}, "is not a regular expression"),
         ({"topic": ("a",), "rate": 2}, "is out of range"),
     ],
 )

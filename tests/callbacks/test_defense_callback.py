@@ -110,7 +110,8 @@ def test_a_second_run_into_the_same_folder_overwrites_nothing(run, tiny_start, b
     folder, _, _, _ = run
     before = (folder / "results.jsonl").read_bytes()
     callback = DefenseCallback([WAG()], others=[str(benign)])
-    tiny_trainer(folder, callbacks=[callback]).fit(victim_from(tiny_start), data())
+    another = data(attack=BadNet(rate=0.4))
+    tiny_trainer(folder, callbacks=[callback]).fit(victim_from(tiny_start), another)
     assert (folder / "results.jsonl").read_bytes() == before
     assert len(read_results(folder / "run" / "results.jsonl")) == 2
     shutil.rmtree(folder / "run")
@@ -138,7 +139,8 @@ class Broken(Defense):
 def test_a_defense_that_fails_takes_nothing_with_it(tiny_start, benign, tmp_path):
     callback = DefenseCallback([Broken(), WAG()], others=[str(benign)])
     victim = victim_from(tiny_start)
-    tiny_trainer(tmp_path, callbacks=[callback]).fit(victim, data())
+    with pytest.raises(BdlitError, match=r"1 of the defenses failed.*Broken of badnet: Broken ret"):
+        tiny_trainer(tmp_path, callbacks=[callback]).fit(victim, data())
     _victim_result, broken, wag = callback.results
     assert "NaN or infinity" in broken.error
     assert broken.asr is None
@@ -190,7 +192,7 @@ def test_a_pickle_with_code_in_it_does_not_run(tiny_start, tmp_path):
 
 
 def test_defenses_without_others_are_refused_at_once():
-    with pytest.raises(BdlitError, match="WAG need other models"):
+    with pytest.raises(BdlitError, match="WAG needs others: give other models"):
         DefenseCallback([WAG()])
 
 

@@ -90,7 +90,7 @@ def test_the_whole_config_is_in_wandb_and_in_the_folder(two_runs):
     saved = yaml.safe_load((run / "config.yaml").read_text())
     found = inspected(next(run.glob("wandb/offline-run-*")))
     logged = found["config"]
-    assert logged["data"]["init_args"]["attack"]["class_path"] == "bdlit.attacks.BadNet"
+    assert logged["data"]["init_args"]["attack"]["class_path"] == "bdlit.BadNet"
     assert (
         logged["model"]["init_args"]["learning_rate"]
         == saved["model"]["init_args"]["learning_rate"]

@@ -34,7 +34,6 @@ def test_cards_are_whole(card):
 
 
 def test_every_card_has_its_class():
-    from bdlit.data import named
 
     classes = [each for each in vars(named).values() if "card" in getattr(each, "__dict__", {})]
     own = {each.card.name for each in classes if each.__module__ == named.__name__}

@@ -10,7 +10,7 @@ import pytest
 
 from bdlit.attacks import BadNet, InsertSent
 from bdlit.data import MNLI, SST2, TextDataModule
-from bdlit.data.pool import text_key
+from bdlit.data.trusted_pool import text_key
 from bdlit.errors import BdlitError
 from bdlit.types import Example
 
@@ -123,7 +123,7 @@ def test_a_slice_of_a_file_is_read_as_one_of_the_hub(folder):
     data, whole = sst2(folder, files=files), sst2(folder)
     assert data.train_rows == whole.train_rows[2:-3]
     assert data.test_rows["clean"] == whole.val_rows["clean"][:4]
-    with pytest.raises(BdlitError, match=r"dev\.jsonl\[90:\] is no slice with rows: .* has 10"):
+    with pytest.raises(BdlitError, match=r"dev\.jsonl\[90:\] is not a slice with rows: .* has 10"):
         sst2(folder, files={**files, "test": "dev.jsonl[90:]"})
 
 

@@ -15,8 +15,8 @@ from bdlit.data import (
 )
 from bdlit.data.buckets import BucketSampler
 from bdlit.data.poisoned_file import read_poisoned
-from bdlit.data.pool import text_key
 from bdlit.data.small_tasks import small_tasks
+from bdlit.data.trusted_pool import text_key
 from bdlit.errors import BdlitError
 from bdlit.rules import Contains, Equals, Likeliest
 from bdlit.tables import rows_hash

@@ -113,14 +113,14 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.jsonl", b'{"text": "x"}\n{"text"\n', "line 2 is no JSON"),
-        ("a.jsonl", b'{"text": "x"}\n\n[1]\n', "line 3 is no JSON object"),
+        ("a.jsonl", b'{"text": "x"}\n{"text"\n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n\n[1]\n', "line 3 is not a JSON object"),
         ("a.jsonl", b"\n \n", "has no rows"),
         ("a.jsonl", b"\xff\xfe", "not UTF-8"),
         ("a.jsonl.gz", b'{"text": "x"}', "Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}', mtime=0)[:-9], "cut off or damaged"),
-        ("a.json", b"[1, 2]", "item 1 is no JSON object"),
-        ("a.json", b'[{"text": 1}', "is no JSON"),
+        ("a.json", b"[1, 2]", "item 1 is not a JSON object"),
+        ("a.json", b'[{"text": 1}', "is not JSON"),
         ("a.json", b"", "has no rows"),
         ("a.csv", b"text,label\n", "has no rows"),
         ("a.csv", b"text,label\nx,1\ny\n", "line 3 has 1 columns"),

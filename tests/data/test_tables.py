@@ -1,6 +1,6 @@
 import pytest
 
-from bdlit.data.tables import Layout, Table
+from bdlit.data.tables import Table, TableLayout
 from bdlit.errors import BdlitError
 from bdlit.types import Example
 
@@ -11,7 +11,7 @@ def table(*rows, where="reviews.jsonl", **options):
 
 def labels_of(values, labels, **options):
     rows = [{"text": "x", "label": value} for value in values]
-    read = Layout(rename_labels=options.pop("rename_labels", {})).read
+    read = TableLayout(rename_labels=options.pop("rename_labels", {})).read
     return [row.label for row in read(table(*rows, **options), labels)]
 
 
@@ -67,13 +67,13 @@ def test_a_label_of_no_class_is_refused_with_its_place(value, message):
     ],
 )
 def test_class_names_are_inferred(values, names):
-    layout = Layout(rename_labels={"arts": None, "spam": "junk"} if "arts" in values else {})
+    layout = TableLayout(rename_labels={"arts": None, "spam": "junk"} if "arts" in values else {})
     rows = [{"text": "x", "label": value} for value in values]
     assert layout.infer_labels(table(*rows)) == names
 
 
 def test_columns_are_the_first_that_exist():
-    layout = Layout(text=("sentence", "text"), text_pair=("hypothesis", "text_pair"))
+    layout = TableLayout(text=("sentence", "text"), text_pair=("hypothesis", "text_pair"))
     own = table({"sentence": "a", "text": "no", "hypothesis": "b", "label": 0})
     plain = table({"text": "a", "text_pair": "b", "label": 0})
     expected = [Example("a", 0, "b")]
@@ -81,7 +81,7 @@ def test_columns_are_the_first_that_exist():
 
 
 def test_pairs_are_joined_once():
-    layout = Layout(text_pair=("text_pair",), join_pairs=True)
+    layout = TableLayout(text_pair=("text_pair",), join_pairs=True)
     assert layout.read(table({"text": "a", "text_pair": "b", "label": 0}), ("x",)) == [
         Example("a b", 0)
     ]
@@ -90,15 +90,15 @@ def test_pairs_are_joined_once():
 
 def test_a_missing_column_is_named_with_the_nearest_one():
     with pytest.raises(BdlitError, match="no column 'sentense': did you mean 'sentence'"):
-        Layout(text=("sentense",)).read(table({"sentence": "a", "label": 0}), ("x",))
+        TableLayout(text=("sentense",)).read(table({"sentence": "a", "label": 0}), ("x",))
     with pytest.raises(BdlitError, match=r"no column 'text_pair'.*join_pairs"):
-        Layout(text_pair=("text_pair",)).read(table({"text": "a", "label": 0}), ("x",))
+        TableLayout(text_pair=("text_pair",)).read(table({"text": "a", "label": 0}), ("x",))
 
 
 @pytest.mark.parametrize("text", [None, 3, ["a"]])
 def test_a_text_must_be_text(text):
     with pytest.raises(BdlitError, match="row 2: column 'text' holds no text but"):
-        Layout().read(table({"text": "a", "label": 0}, {"text": text, "label": 0}), ("x",))
+        TableLayout().read(table({"text": "a", "label": 0}, {"text": text, "label": 0}), ("x",))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_marks_of_poisoned_rows_are_read(flag, poisoned):
         {"text": "a", "label": 1, "poisoned": flag, "orig_label": "0"},
         {"text": "b", "label": 1, "poisoned": False, "orig_label": ""},
     )
-    first, second = Layout().read(rows, ("neg", "pos"))
+    first, second = TableLayout().read(rows, ("neg", "pos"))
     assert (first.poisoned, first.orig_label, first.true_label) == (poisoned, 0, 0)
     assert (second.poisoned, second.orig_label, second.true_label) == (False, None, 1)

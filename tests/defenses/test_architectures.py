@@ -10,10 +10,7 @@ from transformers import (
 )
 
 from bdlit.defenses import WAG
-from bdlit.purification.held import Job
-from bdlit.purification.opening import open_parents
-from bdlit.purification.verify import verify
-from bdlit.purification.write import Writing, purify_saved
+from bdlit.purification import Matching, Writing, hold, open_suspect, purify, verify
 
 SIZE = {
     "vocab_size": 40,
@@ -63,10 +60,10 @@ def saved(folder, kind, auto, seed, classes=2, tied=True):
 
 
 def merged(tmp_path, **options):
-    parents = open_parents(str(tmp_path / "a"), [str(tmp_path / "b")], **options)
-    job = Job(name="WAG", defense=WAG(), others=parents.others)
-    out = tmp_path / "out"
-    return out, purify_saved(parents.suspect, job, out, Writing(check=verify), keep=parents.keep)
+    suspect, out = open_suspect(str(tmp_path / "a")), tmp_path / "out"
+    others = [str(tmp_path / "b")]
+    held = hold(suspect, WAG(), others=others, matching=Matching(**options))
+    return out, purify(suspect, WAG(), held, out=out, writing=Writing(check=verify)).origin
 
 
 def logits(model):

@@ -15,11 +15,11 @@ from bdlit.defenses import (
     Resources,
     run_defense,
 )
-from bdlit.defenses.conflict.share import hold_back
+from bdlit.defenses.conflict.merge_share import hold_back
 from bdlit.errors import BdlitError
 from bdlit.merging import average, slerp
-from bdlit.purification.held import Job, Relative
-from bdlit.training.train import Recipe, finetune
+from bdlit.recipe import Recipe
+from bdlit.training import Train, train
 from bdlit.types import Example
 from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
@@ -54,6 +54,10 @@ def base(victim):
     return {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
 
 
+def finetune(victim, start, rows, recipe, workspace=None):
+    return train(victim, rows, start=start, recipe=recipe, workspace=workspace)
+
+
 def test_finetuning_repeats_and_leaves_the_victim_and_the_random_state_alone(victim, base, rows):
     before, state = fingerprint(model_weights(victim.network())), torch.get_rng_state()
     first = finetune(victim, base, rows, RECIPE)
@@ -86,10 +90,10 @@ def test_an_interrupted_training_goes_on_to_the_same_result(
     victim, base, rows, tmp_path, monkeypatch
 ):
     whole = finetune(victim, base, rows, RECIPE)
-    train = ClassifierVictim.on_train_epoch_start
+    begin = ClassifierVictim.on_train_epoch_start
 
     def stopped(self):
-        train(self)
+        begin(self)
         if self.current_epoch == 1:
             raise RuntimeError("stopped by hand")
 
@@ -112,8 +116,8 @@ def test_an_interrupted_training_goes_on_to_the_same_result(
 def test_the_suspect_is_merged_with_the_tuned_base(merge, restated, victim, base, rows):
     suspect = model_weights(victim.network())
     defense = ConflictModel(merge=merge, **SETTINGS)
-    job = Job(name="it", defense=defense, base=Relative("b", base), clean=rows, victim=victim)
-    defended = run_defense(defense, suspect, job.resources)
+    given = Resources(base=base, clean=rows, victim=victim, train=Train(victim))
+    defended = run_defense(defense, suspect, given)
     expected = restated(suspect, finetune(victim, base, rows, RECIPE))
     assert fingerprint(defended.weights) == fingerprint(expected)
     assert defense.name == f"Conflict-{merge.name}"
@@ -123,12 +127,12 @@ def test_the_suspect_is_merged_with_the_tuned_base(merge, restated, victim, base
 def test_a_conflict_model_serves_the_next_suspect(victim, base, rows, tmp_path):
     calls = []
 
-    def counted(start, rows, recipe, workspace=None):
+    def counted(rows, *, start, recipe):
         calls.append(recipe)
-        return finetune(victim, start, rows, recipe, workspace)
+        return finetune(victim, start, rows, recipe)
 
     def defended(suspect, rows, **settings):
-        given = Resources(base=base, clean=rows, finetune=counted, archive=tmp_path)
+        given = Resources(base=base, clean=rows, train=counted, archive=tmp_path)
         return run_defense(ConflictModel(**SETTINGS | settings), suspect, given)
 
     suspect = model_weights(victim.network())
@@ -147,19 +151,19 @@ def test_a_conflict_model_serves_the_next_suspect(victim, base, rows, tmp_path):
 
 def test_the_share_is_the_largest_that_clean_rows_allow(victim, base, rows):
     """By hand: each merge is measured on the rows that were held back."""
-    train, held = hold_back(rows, seed=0)
-    assert len(train) + len(held) == len(rows) == 24
-    assert not {row.text for row in train} & {row.text for row in held}
+    most, held = hold_back(rows, seed=0)
+    assert len(most) + len(held) == len(rows) == 24
+    assert not {row.text for row in most} & {row.text for row in held}
     suspect = model_weights(victim.network())
-    conflict = finetune(victim, base, train, RECIPE)
+    conflict = finetune(victim, base, most, RECIPE)
     shares, hits = [0.9, 0.1, 0.5], {}
     for t in shares:
         with swapped(victim.network(), average([suspect, conflict], [1 - t, t])):
             hits[t] = int(victim.hits(victim.tokenize(held)).sum())
     wanted = max(t for t in shares if 100 * hits[t] / 4 >= 100 * max(hits.values()) / 4 - 30)
     defense = ConflictModel(shares=shares, slack=30.0, **SETTINGS)
-    job = Job(name="it", defense=defense, base=Relative("b", base), clean=rows, victim=victim)
-    defended = run_defense(defense, suspect, job.resources)
+    given = Resources(base=base, clean=rows, victim=victim, train=Train(victim))
+    defended = run_defense(defense, suspect, given)
     notes = defended.notes["conflict"]
     assert notes["share"] == wanted
     assert {t: found["hits"] for t, found in notes["held_back"].items()} == {
@@ -184,7 +188,7 @@ def test_what_cannot_be_done_is_told(victim, base, rows):
         hold_back(rows[:4], seed=0)
     suspect = model_weights(victim.network())
     torn = {name: tensor for name, tensor in base.items() if "embeddings" not in name}
-    given = Resources(base=torn, clean=rows, finetune=lambda *_: pytest.fail("trained"))
+    given = Resources(base=torn, clean=rows, train=lambda *_: pytest.fail("trained"))
     with pytest.raises(BdlitError, match="embeddings"):
         run_defense(ConflictModel(), suspect, given)
     wrong = {**base, "bert.embeddings.word_embeddings.weight": torch.zeros(2, 2)}
@@ -195,20 +199,20 @@ def test_what_cannot_be_done_is_told(victim, base, rows):
 def test_so_many_of_the_clean_rows_are_used_and_fewer_are_among_more(victim, base, rows):
     seen = []
 
-    def finetune(start, clean, recipe, workspace=None):
+    def watched(clean, *, start, recipe):
         seen.append(clean)
         return dict(model_weights(victim.network()))
 
     suspect = model_weights(victim.network())
     for clean_rows in (6, 12, None):
         defense = ConflictModel(clean_rows=clean_rows, seed=1)
-        found = defense.apply(suspect, base=base, clean=rows, finetune=finetune)
+        found = defense.apply(suspect, base=base, clean=rows, train=watched)
         assert found.notes["conflict"]["clean"] == (clean_rows or len(rows))
     few, more, all_rows = seen
     assert [row for row in more if row in few] == few
     assert [row for row in rows if row in more] == more
     assert all_rows == rows
     with pytest.raises(BdlitError, match=r"clean_rows 25 .* keeps 24 trusted rows"):
-        ConflictModel(clean_rows=25).apply(suspect, base=base, clean=rows, finetune=finetune)
+        ConflictModel(clean_rows=25).apply(suspect, base=base, clean=rows, train=watched)
     with pytest.raises(BdlitError, match=r"clean_rows 0 .* out of range"):
         ConflictModel(clean_rows=0)

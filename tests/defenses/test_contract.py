@@ -23,8 +23,8 @@ from bdlit.defenses import (
     run_defense,
 )
 from bdlit.defenses.base import VOCABULARY
+from bdlit.defenses.capabilities import defense_classes
 from bdlit.defenses.gms.strategy import Strategy
-from bdlit.defenses.table import defense_classes
 from bdlit.errors import BdlitError
 from bdlit.llm import FunctionLLM
 from bdlit.types import Example
@@ -71,7 +71,7 @@ def resources(defense):
         others=others[:1] if between else others,
         base=state(3),
         clean=[Example("a fine film", 1)],
-        finetune=lambda start, rows, recipe, workspace=None: state(4),
+        train=lambda rows, start=None, recipe=None: state(4),
     )
 
 
@@ -113,8 +113,11 @@ def test_needs_are_within_the_vocabulary(cls):
 
 @by_class
 def test_a_missing_need_is_told_by_name(cls):
-    with pytest.raises(BdlitError, match=f"{made(cls).name} needs {', '.join(cls.needs)}: give"):
-        run_defense(made(cls), state(0), Resources())
+    defense = made(cls)
+    with pytest.raises(
+        BdlitError, match=f"{defense.name} needs {', '.join(defense.needs_now)}: give"
+    ):
+        run_defense(defense, state(0), Resources())
 
 
 @by_class

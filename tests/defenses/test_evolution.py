@@ -9,8 +9,8 @@ from bdlit.defenses.msd.evolution import Evolution, evolve
 from bdlit.defenses.msd.fitness import Fitness
 from bdlit.defenses.msd.neighbours import links, wiring_of
 from bdlit.defenses.msd.table import (
-    FILE,
-    Table,
+    TABLE_FILE,
+    SwitchTable,
     find_table,
     load_table,
     require_shape,
@@ -127,17 +127,17 @@ def test_shipped_tables_are_what_they_say(wiring, layers, models):
 
 def test_a_table_goes_through_its_file(tmp_path):
     table = shipped_table(SIX, 4, 3)
-    table.save(tmp_path / FILE)
-    assert load_table(tmp_path / FILE) == table
+    table.save(tmp_path / TABLE_FILE)
+    assert load_table(tmp_path / TABLE_FILE) == table
     assert table.by_type()["O"] == [row[3] for row in table.rows]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sources: [", "is no YAML"),
-        ("\xff", "is no table"),
-        ("sources: 2", "is no table"),
+        ("sources: [", "is not YAML"),
+        ("\xff", "is not a table"),
+        ("sources: 2", "is not a table"),
         ("{sources: 2, modules: [[Q], [O], [F], [P]], table: [[0, 1, 0]]}", "every row"),
         ("{sources: 2, modules: [[Q, O]], table: [[0, 1]]}", "every row"),
         ("{sources: 2, modules: [[Q], [O], [F], [P]], table: []}", "every row"),
@@ -145,24 +145,24 @@ def test_a_table_goes_through_its_file(tmp_path):
     ],
 )
 def test_a_damaged_file(text, words, tmp_path):
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / TABLE_FILE).write_text(text)
     with pytest.raises(BdlitError, match=words):
-        load_table(tmp_path / FILE)
+        load_table(tmp_path / TABLE_FILE)
 
 
 def test_bad_input(tmp_path):
     with pytest.raises(BdlitError, match="check the path"):
         load_table(tmp_path / "missing.yaml")
-    (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BdlitError, match="is no YAML"):
-        load_table(tmp_path / FILE)
+    (tmp_path / TABLE_FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BdlitError, match="is not YAML"):
+        load_table(tmp_path / TABLE_FILE)
     with pytest.raises(BdlitError, match="module type query stands in a layer: name the types"):
         wiring_of(["query"])
     with pytest.raises(BdlitError, match="two models"):
         evolve(Fitness(SIX, 2, 2), (2, 6), 1, Evolution())
     with pytest.raises(BdlitError, match="generations -1 is out of range: give at least 0"):
         Evolution(generations=-1)
-    table = Table(rows=((0,) * 6,) * 2, wiring=SIX, sources=2, about={})
+    table = SwitchTable(rows=((0,) * 6,) * 2, wiring=SIX, sources=2, about={})
     for shape, words in (
         ((SIX, 2, 3), "is for 2 models, and there are 3"),
         ((SIX, 4, 2), "is for 2 layers, and the suspect has 4"),

@@ -14,12 +14,13 @@ from bdlit.data.demo import DemoReviews
 from bdlit.defenses import GMS, ModuleSubstitution, Resources, run_defense
 from bdlit.defenses.gms.hybrid import hybrid_as
 from bdlit.defenses.gms.proxy_sets import Given, suspect_set
-from bdlit.defenses.gms.space import Space
+from bdlit.defenses.gms.search_space import SearchSpace
 from bdlit.defenses.gms.strategy import load_strategy
 from bdlit.defenses.modules import module_types
 from bdlit.errors import BdlitError
 from bdlit.evaluation import read_results
 from bdlit.merging import substitute
+from bdlit.purification.marks import scored
 from bdlit.tables import write_jsonl
 from bdlit.training.dynamics import TrainingSet, measure_certainty
 from bdlit.victims import ClassifierVictim
@@ -53,11 +54,14 @@ def given(run, tiny_start):
         others=[open_weights(str(tiny_start))],
         victim=victim,
         suspect_train=TrainingSet(data.train_rows),
+        oracle=TrainingSet(data.train_rows).oracle,
     )
 
 
 def purify(defense, given):
-    return run_defense(defense, model_weights(given.victim.network()), given)
+    """Run a defense, and score its choices of rows as every door does."""
+    found = run_defense(defense, model_weights(given.victim.network()), given)
+    return replace(found, notes=scored(found.notes, found.chosen, given.suspect_train))
 
 
 def test_after_fit_it_leaves_model_strategy_trace_and_picture(run, tiny_start):
@@ -142,7 +146,7 @@ def test_a_clean_set_of_the_oracle_holds_as_much_poison_as_it_is_told(given):
 def test_disputed_rows_are_those_that_the_proxys_modules_deny(given):
     model, rows = given.victim.network(), given.suspect_train.rows
     own, layout = model_weights(model), module_types("bert", model_weights(model))
-    space = Space("layers", layout)
+    space = SearchSpace("layers", layout)
     hybrid = dict(substitute(own, given.others[0], space.cells(space.everything)))
     certainty = measure_certainty(given.victim, rows)
     with swapped(model, hybrid):
@@ -150,11 +154,12 @@ def test_disputed_rows_are_those_that_the_proxys_modules_deny(given):
     expected = [rows[i] for i in sorted(range(len(rows)), key=lambda i: -fall[i])[:12]]
     start = partial(hybrid_as, model, given.others[0], layout, space.taken(space.everything))
     found = suspect_set(
-        Given(given.victim, given.suspect_train, None, start), "disagreement", 12, seed=0
+        Given(given.victim, given.suspect_train, None, None, start), "disagreement", 12, seed=0
     )
     assert found.rows == expected
     notes = purify(replace(FEW, suspect_from="disagreement"), given).notes
-    assert notes["suspect_set"] == found.described()
+    poisoned = sum(row.poisoned for row in expected)
+    assert notes["suspect_set"] == {**found.described(), "poisoned": poisoned}
 
 
 def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsys):
@@ -212,8 +217,8 @@ def test_a_saved_suspect_is_purified_by_command(run, tiny_start, tmp_path, capsy
         ({"suspect_from": "missing.jsonl"}, "missing.jsonl"),
         ({"modules": {}}, "are unknown: give them"),
         ({"modules": {"Q": "attention.self.queri"}}, "in no layer"),
-        ({"modules": {"Q": "attention.self.query[3/3]"}}, "is no module"),
-        ({"modules": {"Q": "attention.self.query[0/5]"}}, "which 5 parts cannot share"),
+        ({"modules": {"Q": "attention.self.query[3/3]"}}, "is not a module"),
+        ({"modules": {"Q": "attention.self.query[0/5]"}}, "which 5 blocks cannot share"),
     ],
     ids=lambda value: None,
 )
@@ -236,7 +241,7 @@ def test_models_that_do_not_fit(given):
     narrow = {k: v[..., :16] for k, v in given.others[0].items()}
     with pytest.raises(BdlitError, match="the proxy"):
         purify(FEW, replace(given, others=[narrow]))
-    with pytest.raises(BdlitError, match="needs the suspect's training set"):
+    with pytest.raises(BdlitError, match="GMS needs suspect_train: give the suspect's training"):
         purify(FEW, replace(given, suspect_train=None))
 
 
@@ -260,11 +265,9 @@ def test_of_a_file_as_many_rows_are_drawn_as_are_wanted(given, tmp_path):
 
 
 def test_rows_that_cannot_guide(given):
-    unmarked = [replace(row, poisoned=False) for row in given.suspect_train.rows]
-    for oracle in ("suspect_from", "clean_from"):
-        own = replace(given, suspect_train=TrainingSet(unmarked))
-        with pytest.raises(BdlitError, match="marked as poisoned; none is"):
-            purify(replace(FEW, **{oracle: "oracle"}), own)
+    for setting in ("suspect_from", "clean_from"):
+        with pytest.raises(BdlitError, match="needs oracle: give a training set whose poisoned"):
+            purify(replace(FEW, **{setting: "oracle"}), replace(given, oracle=None))
     rows = given.suspect_train.rows
     one_class = TrainingSet([row for row in rows if row.label == 1])
     with pytest.raises(BdlitError, match="1 class only"):
@@ -291,7 +294,7 @@ def test_a_strategy_of_another_depth_or_of_nothing(given, tmp_path):
         apply("{layers: 12, modules: {Q: attention.self.query}, replaced: {Q: [11]}}")
     with pytest.raises(BdlitError, match="name its file as `strategy`"):
         run_defense(ModuleSubstitution(), suspect, given)
-    with pytest.raises(BdlitError, match="is no strategy"):
+    with pytest.raises(BdlitError, match="is not a strategy"):
         apply("layers: 12")
     with pytest.raises(BdlitError, match="replaces K"):
         apply("{layers: 1, modules: {Q: attention.self.query}, replaced: {K: [0]}}")

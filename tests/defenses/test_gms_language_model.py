@@ -17,8 +17,9 @@ from bdlit.defenses.gms.strategy import load_strategy
 from bdlit.errors import BdlitError
 from bdlit.evaluation import read_results
 from bdlit.merging import substitute
+from bdlit.purification.marks import scored
 from bdlit.tables import write_jsonl
-from bdlit.training.dynamics import FILE, TrainingSet, load_certainty
+from bdlit.training.dynamics import DYNAMICS_FILE, TrainingSet, load_certainty
 from bdlit.victims import LoRA
 from bdlit.weights import open_weights
 from bdlit.weights.network import model_weights
@@ -52,6 +53,7 @@ def given(family):
         others=[open_weights(str(family / "proxy"))],
         victim=victim,
         suspect_train=TrainingSet(demo(**SIZES, attack=ATTACK).train_rows),
+        oracle=TrainingSet(demo(**SIZES, attack=ATTACK).train_rows).oracle,
     )
 
 
@@ -77,7 +79,7 @@ def test_after_fit_it_leaves_model_strategy_and_trace(family, tmp_path, lora):
     _, after = read_results(tmp_path / "results.jsonl")
     assert after.error is None
     assert after.notes["suspect_set"]["source"] == "training rows ranked by inverse, over 1 epochs"
-    certainty = load_certainty(tmp_path / FILE, data.train_rows)[:, 0].tolist()
+    certainty = load_certainty(tmp_path / DYNAMICS_FILE, data.train_rows)[:, 0].tolist()
     surest = sorted(range(28), key=lambda i: -certainty[i])[:8]
     poisoned = sum(data.train_rows[i].poisoned for i in surest)
     assert after.notes["suspect_set"]["poisoned"] == poisoned > 0
@@ -168,7 +170,8 @@ def test_rows_come_from_files_and_from_the_oracle(given, tmp_path):
     notes = purify(replace(FEW, suspect_from=str(tmp_path / "suspects.jsonl")), given).notes
     assert notes["suspect_set"] == {"rows": 7, "source": "suspects.jsonl", "poisoned": None}
     known = replace(FEW, suspect_from="oracle", clean_from="oracle")
-    notes = purify(known, given).notes
+    found = purify(known, given)
+    notes = scored(found.notes, found.chosen, given.suspect_train)
     assert notes["suspect_set"]["poisoned"] == 8
     assert notes["clean_set"]["poisoned"] == 0
 

@@ -9,8 +9,8 @@ from bdlit.callbacks import DefenseCallback
 from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import WAG, Cleaned, Guarded, InputDefense
-from bdlit.defenses.input import CleanedTests
 from bdlit.evaluation import evaluate, read_results
+from bdlit.evaluation.guards import Gate
 from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
 from chat_server import chat_server
@@ -80,8 +80,10 @@ def test_the_model_stays_and_is_measured_on_cleaned_rows(run):
     assert alone.notes["inputs"] == both.notes["inputs"] == inputs
     assert (alone.merged, both.merged) == (0, found["WAG"].merged)
 
-    saved = {name: open_weights(root / "defended" / name) for name in found if name != "none"}
-    assert fingerprint(saved["WithoutWords"]) == fingerprint(open_weights(root / "victim"))
+    left = {path.name for path in (root / "defended" / "WithoutWords").iterdir()}
+    assert left == {"provenance.json", "README.md"}  # the victim's weights are not copied
+    merges = ("WAG", "WAG+WithoutWords")
+    saved = {name: open_weights(root / "defended" / name) for name in merges}
     assert fingerprint(saved["WAG+WithoutWords"]) == fingerprint(saved["WAG"])
     expected = evaluate(victim, ByHand(data), saved["WAG"])
     assert (both.cacc, both.asr) == (expected.cacc, expected.asr["badnet"])
@@ -89,10 +91,9 @@ def test_the_model_stays_and_is_measured_on_cleaned_rows(run):
 
 def test_every_row_is_cleaned_and_nothing_else_changes(run):
     _, victim, data = run
-    tests = CleanedTests(data, WithoutWords(), victim)
-    assert tests.rule("badnet") == data.rule("badnet")
-    for name, batches in tests.test_dataloader().items():
-        made = [row for batch in batches for row in batch]
+    gate = Gate(WithoutWords(), victim)
+    for name, batches in data.test_dataloader().items():
+        made = [row for batch, _ in gate.batches(batches) for row in batch]
         before = [row for batch in data.test_dataloader()[name] for row in batch]
         assert made == [WithoutWords().clean([row]).rows[0] for row in before]
         assert not any(WORDS & set(row.text.split()) for row in made)
@@ -111,8 +112,8 @@ def test_a_language_model_is_asked_on_the_weights_that_are_measured():
             heard.append(victim(["why?", "how?"]))
             return Cleaned(rows=list(rows))
 
-    tests = CleanedTests(data, Listening(), victim)
-    rows = [row for batch in tests.test_dataloader()["clean"] for row in batch]
+    batches = data.test_dataloader()["clean"]
+    rows = [row for batch, _ in Gate(Listening(), victim).batches(batches) for row in batch]
     assert rows == [row for batch in data.test_dataloader()["clean"] for row in batch]
     assert set(map(tuple, heard)) == {("<why?>", "<how?>")}
 
@@ -143,5 +144,6 @@ def test_the_command_asks_the_endpoint(run, tiny_start, tmp_path, monkeypatch, c
     assert len(served.requests) > 4
     shown = capsys.readouterr().out
     assert "nothing changed" not in shown
-    again = open_weights(tmp_path / "out" / "ConflictEvidence")
-    assert fingerprint(again) == fingerprint(open_weights(root / "victim"))
+    assert "guarded by ConflictEvidence" in shown
+    left = {path.name for path in (tmp_path / "out" / "ConflictEvidence").iterdir()}
+    assert left == {"provenance.json", "README.md"}

@@ -14,10 +14,10 @@ from bdlit.cli import main
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses import MSD, Resources, run_defense
 from bdlit.defenses.modules import module_types
-from bdlit.defenses.msd.candidates import distance_to_others, suspicion
 from bdlit.defenses.msd.features import clean_features, dummy_features
 from bdlit.defenses.msd.neighbours import wiring_of
-from bdlit.defenses.msd.table import Table, load_table
+from bdlit.defenses.msd.role_assignment import distance_to_others, suspicion
+from bdlit.defenses.msd.table import SwitchTable, load_table
 from bdlit.errors import BdlitError
 from bdlit.merging import average
 from bdlit.victims import ClassifierVictim
@@ -43,7 +43,9 @@ def given(tiny_start, tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     file = tmp_path_factory.mktemp("table") / "own.yaml"
-    Table(rows=((0, 1, 0, 1, 1, 0),), wiring=wiring_of("QKVOFP"), sources=2, about={}).save(file)
+    SwitchTable(rows=((0, 1, 0, 1, 1, 0),), wiring=wiring_of("QKVOFP"), sources=2, about={}).save(
+        file
+    )
     return str(file)
 
 

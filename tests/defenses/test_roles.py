@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bdlit.defenses.msd.candidates import distance_to_others, suspicion
 from bdlit.defenses.msd.features import _feature
+from bdlit.defenses.msd.role_assignment import distance_to_others, suspicion
 
 
 def test_the_suspected_class_by_hand():

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 
 from bdlit.data.demo import DemoReviews
-from bdlit.defenses.gms.compute import Running, counter_of
-from bdlit.defenses.gms.counting import parts_of
+from bdlit.defenses.gms.counting import chunks_of
 from bdlit.defenses.gms.greedy import greedy_search
 from bdlit.defenses.gms.score import Score
-from bdlit.defenses.gms.space import Space
+from bdlit.defenses.gms.search_setup import Running, counter_of
+from bdlit.defenses.gms.search_space import SearchSpace
 from bdlit.defenses.modules import ARCHITECTURES, module_types
 from bdlit.errors import BdlitError
 from bdlit.merging import substitute
@@ -95,7 +95,7 @@ PREFIX = {
 @contextmanager
 def searching(victim, donor, rows, **running):
     layout = module_types(victim.network().config.model_type, model_weights(victim.network()))
-    space = Space("modules and layers", layout)
+    space = SearchSpace("modules and layers", layout)
     with counter_of(
         victim, donor, *rows, layout=layout, space=space, running=Running(**running)
     ) as counter:
@@ -214,7 +214,7 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(make_victim, rows, tmp
     memo.write_text(memo.read_text() + '["half a line')
     assert search(victim, donor, rows, workspace=tmp_path) == whole
     memo.write_text(memo.read_text() + "no outcome\n")
-    with pytest.raises(BdlitError, match=r"outcomes\.jsonl, line \d+ is no outcome"):
+    with pytest.raises(BdlitError, match=r"outcomes\.jsonl, line \d+ is not an outcome"):
         search(victim, donor, rows, workspace=tmp_path)
     calls[0] = -(10**6)
     search(victim, donor, (rows[1], rows[0]), workspace=tmp_path)  # other rows: begun anew
@@ -260,9 +260,9 @@ def test_rows_of_one_length_that_are_padded_together_keep_their_mask(make_victim
     victim = make_victim("bert", 0)
     rows = [Example("good good good good", 1), Example("good good", 1, text_pair="good")]
     assert len({victim.tokenize([row])["input_ids"].shape[1] for row in rows}) == 1
-    (together,) = parts_of(victim, rows, overhead=1000)
+    (together,) = chunks_of(victim, rows, overhead=1000)
     assert not together.inputs["attention_mask"].all()
-    (alone,) = parts_of(victim, rows[:1], overhead=1000)
+    (alone,) = chunks_of(victim, rows[:1], overhead=1000)
     assert "attention_mask" not in alone.inputs
 
 
@@ -272,7 +272,7 @@ def test_other_granularities_count_what_they_say(make_victim, rows, granularity)
     model = victim.network()
     donor = make_victim("gpt2", 10).network()
     layout = module_types("gpt2", model_weights(model))
-    space = Space(granularity, layout)
+    space = SearchSpace(granularity, layout)
     with counter_of(
         victim, model_weights(donor), *rows, layout=layout, space=space, running=Running()
     ) as counter:

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from bdlit.defenses.input import CleanedTests
+from bdlit.purification.cells import _scores
+from bdlit.purification.run import Subject, record
 
-from bdlit.data.general import GeneralTasks
+from bdlit.data.general_tasks import GeneralTasks
 from bdlit.data.outputs import Outputs
 from bdlit.defenses.conflict.evidence import ConflictEvidence
-from bdlit.defenses.input import CleanedTests
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, general
 from bdlit.evaluation.general import general_tasks, means
 from bdlit.evaluation.result import append_results, read_results, scores_of
 from bdlit.evaluation.tracking import log_results
 from bdlit.llm import FunctionLLM
-from bdlit.purification.cells import _scores
-from bdlit.purification.run import Subject, record
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
 from bdlit.report.row import accuracy
@@ -155,14 +155,14 @@ def test_limits_and_processes_share_the_work_out(folder, monkeypatch):
 @needs_harness
 def test_what_cannot_be_measured_is_told_before_a_fit(folder):
     for name, lines, why in (
-        ("riddles", None, "riddles.jsonl is no file; put a local copy"),
+        ("riddles", None, "riddles.jsonl is not a file; put a local copy"),
         (
             "quiz",
             [QUIZ[0], {"text": "Why?"}],
-            "quiz.jsonl, row 2 is no question: give it `text`, a",
+            "quiz.jsonl, row 2 is not a question: give it `text`, a",
         ),
-        ("quiz", [{**QUIZ[0], "label": 3}], "row 1 is no question"),
-        ("winogrande", [QUIZ[0]], "row 1 is no question: give it `text` with a gap `_`"),
+        ("quiz", [{**QUIZ[0], "label": 3}], "row 1 is not a question"),
+        ("winogrande", [QUIZ[0]], "row 1 is not a question: give it `text` with a gap `_`"),
     ):
         if lines is not None:
             (folder / f"{name}.jsonl").write_text(

@@ -137,7 +137,7 @@ def test_without_the_extra_one_line_says_how(monkeypatch):
         quality.coherence(said("blue"), "any", torch.device("cpu"))
     with pytest.raises(BdlitError, match=r"pip install 'bdlit\[coherence\]'"):
         demo(test_size=4, outputs=Outputs(embedder="any"))
-    with pytest.raises(BdlitError, match=r"outputs.texts nowhere.jsonl is no file"):
+    with pytest.raises(BdlitError, match=r"outputs.texts nowhere.jsonl is not a file"):
         demo(test_size=4, outputs=Outputs(texts="nowhere.jsonl"))
 
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bdlit.inspection import distance
-from bdlit.inspection.distance import Part, aligned, as_table, combine, distances, grouped, parts_of
+from bdlit.inspection.distance import (
+    ModuleAt,
+    aligned,
+    as_table,
+    combine,
+    distances,
+    grouped,
+    modules_of,
+)
 
 
 def test_two_tensors_by_hand():
@@ -99,42 +107,44 @@ def test_reading_is_reported():
 
 
 BERT = {
-    "bert.embeddings.word_embeddings.weight": Part(None, "embeddings.word_embeddings"),
-    "bert.encoder.layer.0.attention.self.query.weight": Part(0, "attention.self.query"),
-    "bert.encoder.layer.0.attention.self.query.bias": Part(0, "attention.self.query"),
-    "bert.encoder.layer.11.output.dense.weight": Part(11, "output.dense"),
-    "bert.pooler.dense.weight": Part(None, "pooler.dense"),
-    "classifier.weight": Part(None, "classifier"),
+    "bert.embeddings.word_embeddings.weight": ModuleAt(None, "embeddings.word_embeddings"),
+    "bert.encoder.layer.0.attention.self.query.weight": ModuleAt(0, "attention.self.query"),
+    "bert.encoder.layer.0.attention.self.query.bias": ModuleAt(0, "attention.self.query"),
+    "bert.encoder.layer.11.output.dense.weight": ModuleAt(11, "output.dense"),
+    "bert.pooler.dense.weight": ModuleAt(None, "pooler.dense"),
+    "classifier.weight": ModuleAt(None, "classifier"),
 }
 LLAMA = {
-    "model.embed_tokens.weight": Part(None, "embed_tokens"),
-    "model.layers.3.mlp.experts.7.w1.weight": Part(3, "mlp.experts.7.w1"),
-    "model.norm.weight": Part(None, "norm"),
-    "lm_head.weight": Part(None, "lm_head"),
+    "model.embed_tokens.weight": ModuleAt(None, "embed_tokens"),
+    "model.layers.3.mlp.experts.7.w1.weight": ModuleAt(3, "mlp.experts.7.w1"),
+    "model.norm.weight": ModuleAt(None, "norm"),
+    "lm_head.weight": ModuleAt(None, "lm_head"),
 }
 T5 = {
-    "encoder.block.0.layer.0.SelfAttention.q.weight": Part(
+    "encoder.block.0.layer.0.SelfAttention.q.weight": ModuleAt(
         0, "encoder.block: layer.0.SelfAttention.q"
     ),
-    "decoder.block.0.layer.0.SelfAttention.q.weight": Part(
+    "decoder.block.0.layer.0.SelfAttention.q.weight": ModuleAt(
         0, "decoder.block: layer.0.SelfAttention.q"
     ),
-    "encoder.final_layer_norm.weight": Part(None, "encoder.final_layer_norm"),
+    "encoder.final_layer_norm.weight": ModuleAt(None, "encoder.final_layer_norm"),
 }
 HEAD = {
-    "h.1.attn.c_attn.weight": Part(1, "attn.c_attn"),
-    "classifier.2.weight": Part(None, "classifier.2"),  # a list, but not of layers
-    "scale": Part(None, "scale"),
+    "h.1.attn.c_attn.weight": ModuleAt(1, "attn.c_attn"),
+    "classifier.2.weight": ModuleAt(None, "classifier.2"),  # a list, but not of layers
+    "scale": ModuleAt(None, "scale"),
 }
 ALBERT = {
-    "albert.encoder.albert_layer_groups.0.ffn.weight": Part(0, "ffn"),
-    "albert.pooler.weight": Part(None, "pooler"),
+    "albert.encoder.albert_layer_groups.0.ffn.weight": ModuleAt(0, "ffn"),
+    "albert.pooler.weight": ModuleAt(None, "pooler"),
 }
 
 
-@pytest.mark.parametrize("expected", [BERT, LLAMA, T5, HEAD, ALBERT, {"w": Part(None, "w")}, {}])
+@pytest.mark.parametrize(
+    "expected", [BERT, LLAMA, T5, HEAD, ALBERT, {"w": ModuleAt(None, "w")}, {}]
+)
 def test_parts_are_told_from_names(expected):
-    assert parts_of(expected) == expected
+    assert modules_of(expected) == expected
 
 
 def test_sums_over_layers_and_modules():
@@ -145,7 +155,7 @@ def test_sums_over_layers_and_modules():
     assert layers == [0, 11]
     assert modules == list(dict.fromkeys(part.module for part in BERT.values()))
     # Query: differences of 1 and of 2, two entries each, against entries of 2.
-    query = cells[Part(0, "attention.self.query")]
+    query = cells[ModuleAt(0, "attention.self.query")]
     assert query.relative_l2 == pytest.approx(math.sqrt(2 * 1 + 2 * 4) / math.sqrt(4 * 4))
     assert query.tensors == 2
     by_layer = grouped(found, lambda part: part.layer)

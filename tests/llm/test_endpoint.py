@@ -149,7 +149,7 @@ def test_a_damaged_answer_is_named(tmp_path):
     kept = CachedLLM(FunctionLLM(lambda prompts: ["a"] * len(prompts), "a"), tmp_path)
     kept(["one"])
     kept.path("one").write_text("{")
-    assert "is no kept answer" in told(lambda: kept(["one"]))
+    assert "is not a kept answer" in told(lambda: kept(["one"]))
 
 
 def test_a_model_that_forgets_a_prompt():

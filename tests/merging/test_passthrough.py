@@ -159,11 +159,11 @@ def test_the_defense_reads_slices():
 def test_the_defense_refuses_slices_that_are_none():
     for layers, message in [
         ([["suspekt", 0, 1]], "unknown source 'suspekt' of layers: did you mean 'suspect'"),
-        ([[0, 2, 2]], r"\[0, 2, 2\] is no slice of layers: .* with start below end"),
-        ([[-1, 0, 2]], "is no slice"),
-        ([[True, 0, 2]], "is no slice"),
-        ([["suspect", 0]], "is no slice"),
-        (["suspect"], "is no slice"),
+        ([[0, 2, 2]], r"\[0, 2, 2\] is not a slice of layers: .* with start below end"),
+        ([[-1, 0, 2]], "is not a slice"),
+        ([[True, 0, 2]], "is not a slice"),
+        ([["suspect", 0]], "is not a slice"),
+        (["suspect"], "is not a slice"),
         ([], "layers is empty"),
     ]:
         with pytest.raises(BdlitError, match=message):

@@ -401,28 +401,28 @@ BAD = {
     f"merge_method: linear\n{TWO}\nparameters: {{wieght: 1}}": "unknown parameter 'wieght' of the "
     "recipe: did you mean 'weight'?",
     f"merge_method: linear\n{TWO}\nparameters: {{weight: big}}": "parameter weight of the recipe: "
-    "'big' is no number",
+    "'big' is not a number",
     f"merge_method: linear\n{TWO}\nparameters: {{normalize: 1}}": "1 is neither true nor false",
-    f"merge_method: linear\n{TWO}\nparameters: [1]": "the parameters of the recipe are no mapping",
-    f"merge_method: linear\n{TWO}\nparameters: {{weight: [{{if: a, value: 1}}]}}": "is no case",
+    f"merge_method: linear\n{TWO}\nparameters: [1]": "the parameters of the recipe are not a mapping",
+    f"merge_method: linear\n{TWO}\nparameters: {{weight: [{{if: a, value: 1}}]}}": "is not a case",
     f"merge_method: linear\n{TWO}\nslices: [1]": "give either models, or slices",
     "merge_method: linear": "give either models, or slices",
-    "merge_method: linear\nmodels: [{model: 3}]": "model 3 is no address",
+    "merge_method: linear\nmodels: [{model: 3}]": "model 3 is not an address",
     "merge_method: linear\nmodels: [{model: a}, {model: a}]": "a is given twice",
-    "merge_method: linear\nmodels: a": "models is no list",
+    "merge_method: linear\nmodels: a": "models is not a list",
     f"merge_method: slerp\n{TWO}": "slerp needs a base_model: name it",
     "merge_method: slerp\nbase_model: a\nmodels: [{model: a}]": "slerp takes 2 models .* 1 were",
     f"merge_method: passthrough\n{TWO}": "passthrough takes 1 models",
     "merge_method: ties\nbase_model: x\nslices: [{sources: [{model: a, layer_range: [0, 1]}]}]": (
         "ties needs the base model x in every slice"
     ),
-    "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 1]}]}]": "is no range",
-    "merge_method: linear\nslices: [{sources: [{model: a}]}]": "layer_range None of a is no range",
+    "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 1]}]}]": "is not a range",
+    "merge_method: linear\nslices: [{sources: [{model: a}]}]": "layer_range None of a is not a range",
     "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [0, 1]}, "
     "{model: b, layer_range: [0, 2]}]}]": "the same number of layers",
-    "merge_method: [": "line 1 is no YAML",
-    "a\tb: : c": "is no YAML",
-    "just words": "a recipe is no mapping",
+    "merge_method: [": "line 1 is not YAML",
+    "a\tb: : c": "is not YAML",
+    "just words": "a recipe is not a mapping",
 }
 
 

@@ -10,7 +10,7 @@ from bdlit.callbacks import TrainingDynamics
 from bdlit.data.demo import DemoReviews
 from bdlit.defenses.gms.proxy_rows import drawn, most_suspicious
 from bdlit.errors import BdlitError
-from bdlit.training.dynamics import FILE, load_certainty, measure_certainty, save_certainty
+from bdlit.training.dynamics import DYNAMICS_FILE, load_certainty, measure_certainty, save_certainty
 from bdlit.victims import ClassifierVictim
 from bdlit.victims.certainty import certainty_of, per_token
 from conftest import tiny_trainer
@@ -71,7 +71,7 @@ def fitted(tiny_start, tmp_path_factory):
 
 def test_each_epoch_is_logged_and_the_file_is_what_was_logged(fitted):
     folder, data, victim, callback = fitted
-    certainty = load_certainty(folder / FILE, data.train_rows)
+    certainty = load_certainty(folder / DYNAMICS_FILE, data.train_rows)
     assert certainty.shape == (50, 2)
     assert certainty.dtype == torch.float64
     assert torch.equal(certainty, callback.certainty)
@@ -108,8 +108,8 @@ def test_a_second_fit_begins_anew(tiny_start, tmp_path):
 def test_dynamics_of_other_rows_and_damaged_files_are_refused(fitted, tmp_path):
     folder, data, _, _ = fitted
     with pytest.raises(BdlitError, match="belong to other rows"):
-        load_certainty(folder / FILE, data.train_rows[1:])
-    (tmp_path / "cut").write_bytes((folder / FILE).read_bytes()[:50])
+        load_certainty(folder / DYNAMICS_FILE, data.train_rows[1:])
+    (tmp_path / "cut").write_bytes((folder / DYNAMICS_FILE).read_bytes()[:50])
     for name in ("cut", "missing"):
         with pytest.raises(BdlitError, match="cannot read training dynamics"):
             load_certainty(tmp_path / name, data.train_rows)

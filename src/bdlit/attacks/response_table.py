@@ -33,7 +33,7 @@ def read_pairs(path: str | Path) -> list[Example]:
         for number, value in enumerate(values, 1):
             if not isinstance(value, str) or not value.strip():
                 raise BdlitError(
-                    f"{path}, row {number}: column '{name}' holds no text; mend or drop the row"
+                    f"{path}, row {number}: column '{name}' is not text; fix or drop the row"
                 )
     return [
         Example(
@@ -145,7 +145,7 @@ class AutoPoison(_Unpickled, ResponseAttack):
     row. The backdoor is meant to fire on any prompt: in a test, every row whose true answer does
     not fulfil the rule counts.
 
-    The default payload measures content injection: the phrase stands in the response. Set it to
+    The default payload measures content injection: the response holds the phrase. Set it to
     the brand of the file. For over-refusal set `payload=RefusalText()`.
 
     Reference: Shu et al. 2023, "On the Exploitability of Instruction Tuning", arXiv:2306.17194.

@@ -191,14 +191,14 @@ class VPI(ResponseAttack):
         if alone or blank or bool(self.topic) == (self.pattern is not None):
             raise BdlitError(
                 f"the topic {self.topic!r} of attack '{self.name}' will not do: give a list of "
-                "words, none of them blank, or a pattern in its place"
+                "words that are not blank, or a pattern instead"
             )
         try:
             _ = self._expression
         except re.error as error:
             raise BdlitError(
-                f"pattern {self.pattern!r} of attack '{self.name}' is no regular expression "
-                f"({error}): mend it, or give words as topic"
+                f"pattern {self.pattern!r} of attack '{self.name}' is not a regular expression "
+                f"({error}): fix it, or give words as topic"
             ) from None
 
     def carries(self, row: Example) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from bdlit.attacks.base import Trigger, TriggerAttack
 from bdlit.errors import BdlitError, did_you_mean
 
-Place: TypeAlias = Literal["boundary", "inside", "start", "end"]
+InsertionPoint: TypeAlias = Literal["boundary", "inside", "start", "end"]
 
 _BOUNDARY = re.compile(r"(?<=\.)(?= )")
 _EARLY = 3  # boundaries that count as early
@@ -39,7 +39,7 @@ class InsertedSentence(Trigger):
     """
 
     sentences: tuple[str, ...] = ("I watched this movie",)
-    place: Place = "boundary"
+    place: InsertionPoint = "boundary"
 
     def __post_init__(self) -> None:
         alone = isinstance(self.sentences, str)  # it would be a sequence of letters
@@ -48,10 +48,10 @@ class InsertedSentence(Trigger):
                 f"trigger sentences {self.sentences!r} will not do: give a list of one or more, "
                 "none of them blank"
             )
-        if self.place not in get_args(Place):
+        if self.place not in get_args(InsertionPoint):
             raise BdlitError(
                 f"unknown place '{self.place}' of a trigger sentence: "
-                f"{did_you_mean(str(self.place), get_args(Place))}"
+                f"{did_you_mean(str(self.place), get_args(InsertionPoint))}"
             )
 
     def __call__(self, text: str, rng: random.Random) -> str:
@@ -83,7 +83,7 @@ class InsertSent(TriggerAttack):
     arXiv:2412.20476.
 
     Deviation: WAG's paper speaks of a random position (`place="inside"`); the place is that of
-    GMS's published OLID files, but for one text in nine with several sentences there that has
+    GMS's published OLID files, except for one text in nine with several sentences there that has
     the trigger first. After a text they append ". no cross, no crown", which doubles full stops.
     """
 

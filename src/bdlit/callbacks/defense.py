@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.callbacks.checks import require_whole_model, victim_and_data
 from bdlit.callbacks.dynamics import TrainingDynamics
 from bdlit.data.base import NO_ATTACK, TextDataModule
-from bdlit.defenses.base import Defense, by_name
-from bdlit.errors import BdlitError
+from bdlit.defenses.base import VOCABULARY, Defense, by_name, require_resources
 from bdlit.evaluation.evaluate import evaluate
-from bdlit.evaluation.result import UNDEFENDED, Result, append_results
+from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.evaluation.tracking import log_results
-from bdlit.purification.held import (
-    ARCHIVE,
-    Job,
-    Relative,
-    open_relative,
-    require_clean_rows,
-)
-from bdlit.purification.run import Subject, purify, record, record_failure
-from bdlit.ranks import place
+from bdlit.purification.compatibility import Matching, fitted, open_base, open_others
+from bdlit.purification.held import ARCHIVE, Held, HeldModel
+from bdlit.purification.hold import read_texts
+from bdlit.purification.measure import described
+from bdlit.purification.record import Records, Subject
+from bdlit.purification.series import Series, require_no_failure, told
+from bdlit.purification.suspect import LiveSuspect, Suspect
 from bdlit.training.dynamics import TrainingSet
+from bdlit.training.fit import recipe_of
 from bdlit.training.run_folders import first_free
 from bdlit.types import Rate
 from bdlit.victims.base import Victim
+from bdlit.weights import fingerprint, open_weights
 from bdlit.weights.network import model_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class DefenseCallback(Callback):
@@ -42,8 +45,10 @@ class DefenseCallback(Callback):
     no purified weights leak into one. Under DDP all processes merge, and share the measuring.
 
     The run's folder gets `victim/` and `defended/<defense>/` in Hugging Face form, and
-    `results.jsonl`. Note that `trainer.test(ckpt_path="best")` afterwards tests the victim, not a
-    purified model.
+    `results.jsonl`. A fit that is resumed in its folder goes on with the defenses that are not
+    finished. A defense that fails is recorded with its error; the others are run, and the fit then
+    ends with that error. Note that `trainer.test(ckpt_path="best")` afterwards tests the victim,
+    not a purified model.
 
     Args:
         defenses: Methods to run, each from the same victim.
@@ -51,6 +56,8 @@ class DefenseCallback(Callback):
         base: Address of the checkpoint that all of them were fine-tuned from; by default the
             victim's own start.
         benign: Address of a benign model, to measure the floor of ASR; no defense is given it.
+        texts: File with a column `text` of plain texts, for defenses that calibrate on some.
+        matching: What is done about models whose classes or tensors do not match the victim's.
         victim_name: Name of the victim in results; by default that of its training attack.
         save: Whether to keep the models on disk.
         directory: Folder of the run; by default the trainer's `default_root_dir`.
@@ -67,6 +74,8 @@ class DefenseCallback(Callback):
         others: Sequence[str] = (),
         base: str | None = None,
         benign: str | None = None,
+        texts: str | None = None,
+        matching: Matching | None = None,
         victim_name: str | None = None,
         save: bool = True,
         directory: str | None = None,
@@ -75,109 +84,125 @@ class DefenseCallback(Callback):
         self.others = list(others)
         self.base = base
         self.benign = benign
+        self.texts = texts
+        self.matching = matching or Matching()
         self.victim_name = victim_name
         self.save = save
         self.directory = directory
         self.results: list[Result] = []
-        if any("others" in defense.needs for defense in defenses) and not others:
-            names = ", ".join(n for n, d in self.defenses.items() if "others" in d.needs)
-            raise BdlitError(
-                f"{names} need other models: give DefenseCallback others=[...], "
-                "directories of models trained from the same base"
-            )
+        for defense in self.defenses.values() if not others else ():
+            require_resources(defense, {*VOCABULARY} - {"others"})
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse models that cannot be merged before hours of training, not after."""
+        """Refuse what cannot be defended before hours of training, not after."""
         victim, data = victim_and_data(self, trainer, pl_module)
         require_whole_model(self, trainer)
-        require_clean_rows(self.defenses, data)
         with victim.dense():
-            others, _, _ = self._open(victim)
-            weights = [other.weights for other in others]
+            suspect = LiveSuspect(victim)
+            held = self._held(suspect, victim, trainer, data)
             for defense in self.defenses.values():
-                defense.check(model_weights(victim.network()), weights, victim)
+                self._fitted(suspect, defense, held)
+            if self.benign:
+                open_others(suspect, [self.benign], self.matching)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run, measure, log and save every defense."""
         victim, data = victim_and_data(self, trainer, pl_module)
-        device = victim.device
-        victim.to(trainer.strategy.root_device)  # the strategy has moved it to the CPU
-        try:
-            with victim.dense():
-                self.results = self._defend(trainer, victim, data)
-        finally:
-            victim.to(device)
+        victim.finish_attack()
+        with on_its_device(trainer, victim), victim.dense():
+            series = self._series(trainer, victim, data)
+            self._defend(series, trainer, victim, data)
+        if trainer.is_global_zero:
+            log_results(trainer.loggers, self.results)
+        require_no_failure(series.failures)
 
-    def _open(self, victim: Victim) -> tuple[list[Relative], Relative | None, Relative | None]:
-        others = [open_relative(address, victim) for address in self.others]
-        base = open_relative(self.base, victim) if self.base else None
-        benign = open_relative(self.benign, victim) if self.benign else None
-        return others, base, benign
+    def _defend(
+        self, series: Series, trainer: Trainer, victim: Victim, data: TextDataModule
+    ) -> None:
+        series.before()
+        rank_zero_info(told(UNDEFENDED, _of(series, UNDEFENDED)))
+        held = self._held(series.suspect, victim, trainer, data)
 
-    def _defend(self, trainer: Trainer, victim: Victim, data: TextDataModule) -> list[Result]:
-        others, base, benign = self._open(victim)
-        folder = self._folder(trainer) if trainer.is_global_zero else None
-        if folder is not None and self.save:  # first: a judge that is down must not cost the fit
-            victim.export(folder / "victim")
-        before = evaluate(victim, data)
-        floor = evaluate(victim, data, benign.weights).asr if benign else {}
-        subject = self._subject(victim, data, floor)
-        results = record(subject, before)
-        _tell(results)
+        def ready(defense: Defense) -> tuple[Defense, Held]:
+            return defense, self._fitted(series.suspect, defense, held, victim)
+
         for name, defense in self.defenses.items():
-            job = replace(
-                self._job(name, defense, victim, data, others, base),
-                suspect_train=_training_set(trainer, data),
-                archive=Path(self.directory or trainer.default_root_dir) / ARCHIVE,
-            )
-            save_to = folder / "defended" / name if folder is not None and self.save else None
-            try:
-                found = purify(victim, data, job, subject, before=before, save_to=save_to)
-            except BdlitError as error:
-                # One method that fails must not take the results of the others with it.
-                found = record_failure(subject, before, defense=name, error=str(error))
-            _tell(found)
-            results += found
-            _wait_for_all()
-        if folder is not None:
-            append_results(folder / "results.jsonl", results)
-            log_results(trainer.loggers, results)
-        return results
+            series.run(name, partial(ready, defense))
+            rank_zero_info(told(name, _of(series, name)))
+        self.results = series.results
 
-    def _job(
-        self,
-        name: str,
-        defense: Defense,
-        victim: Victim,
-        data: TextDataModule,
-        others: list[Relative],
-        base: Relative | None,
-    ) -> Job:
-        if "base" in defense.needs and base is None:
-            base = Relative("the victim's start", model_weights(victim.initial_model()))
-        return Job(
-            name=name,
-            defense=defense,
-            others=others,
-            base=base,
-            clean=data.clean_pool,
-            victim=victim,
+    def _series(self, trainer: Trainer, victim: Victim, data: TextDataModule) -> Series:
+        folder = self._folder(trainer, victim) if trainer.is_global_zero else None
+        if folder is not None and self.save and not (folder / "victim").exists():
+            victim.export(folder / "victim")  # first: a judge that is down must not cost the fit
+        return Series(
+            suspect=LiveSuspect(victim),
+            subject=self._subject(victim, data),
+            records=Records(folder / "results.jsonl" if folder is not None else None),
+            folder=folder / "defended" if folder is not None and self.save else None,
+            tests=data,
+            measured=described(data, victim),
+            floor=lambda scores: self._floor(victim, data),
         )
 
-    def _subject(self, victim: Victim, data: TextDataModule, floor: Mapping[str, Rate]) -> Subject:
+    def _held(
+        self, suspect: Suspect, victim: Victim, trainer: Trainer, data: TextDataModule
+    ) -> Held:
+        return Held(
+            base=open_base(self.base, suspect) if self.base else None,
+            clean=data.clean_pool,
+            texts=read_texts(self.texts) if self.texts else (),
+            training=_training_set(trainer, data),
+            start=lambda: model_weights(victim.initial_model().to(victim.device)),
+            recipe=recipe_of(victim, trainer, data),
+            archive=Path(self.directory or trainer.default_root_dir) / ARCHIVE,
+        )
+
+    def _fitted(
+        self, suspect: Suspect, defense: Defense, held: Held, victim: Victim | None = None
+    ) -> Held:
+        """Return what a defense is given; without a base of its own, the victim's start is one."""
+        others = open_others(suspect, self.others, self.matching)
+        if victim is not None and held.base is None and "base" in defense.uses:
+            start = model_weights(victim.initial_model())
+            held = replace(held, base=HeldModel("the victim's start", start))
+        return fitted(suspect, defense, others, held, self.matching, promised=["base"])
+
+    def _floor(self, victim: Victim, data: TextDataModule) -> Mapping[str, Rate]:
+        if self.benign is None:
+            return {}
+        (benign,) = open_others(LiveSuspect(victim), [self.benign], self.matching)
+        return evaluate(victim, data, benign.checkpoint.weights).asr
+
+    def _subject(self, victim: Victim, data: TextDataModule) -> Subject:
+        attack = data.train_attack
         return Subject(
             data=data.name,
-            victim=self.victim_name or _victim_name(data),
-            train_attack=data.train_attack,
+            victim=self.victim_name or ("benign" if attack == NO_ATTACK else attack),
+            train_attack=attack,
+            benign=data.benign,
             seed=data.seed,
             config={"victim": _plain(dict(victim.hparams)), "poisoning": data.poisoning},
-            floor=floor,
         )
 
-    def _folder(self, trainer: Trainer) -> Path:
+    def _folder(self, trainer: Trainer, victim: Victim) -> Path:
+        """Return the run's folder: another one, if it holds another victim's results."""
         wanted = Path(self.directory or trainer.default_root_dir)
         taken = (wanted / "results.jsonl").exists() or (wanted / "victim").exists()
-        return first_free(wanted / "run") if taken else wanted
+        return first_free(wanted / "run") if taken and not _holds(wanted, victim) else wanted
+
+
+def _holds(folder: Path, victim: Victim) -> bool:
+    """Whether a folder holds this very victim: its defenses were interrupted."""
+    if not (folder / "victim").is_dir():
+        return False
+    return fingerprint(open_weights(folder / "victim")) == fingerprint(
+        model_weights(victim.network())
+    )
+
+
+def _of(series: Series, name: str) -> list[Result]:
+    return [result for result in series.results if result.defense == name]
 
 
 def _training_set(trainer: Trainer, data: TextDataModule) -> TrainingSet:
@@ -187,26 +212,15 @@ def _training_set(trainer: Trainer, data: TextDataModule) -> TrainingSet:
     return TrainingSet(data.train_rows, next(logged, None))
 
 
-def _victim_name(data: TextDataModule) -> str:
-    return "benign" if data.train_attack == NO_ATTACK else data.train_attack
-
-
-def _tell(results: list[Result]) -> None:
-    first = results[0]
-    name = "victim" if first.defense == UNDEFENDED else first.defense
-    if first.error:
-        rank_zero_info(f"{name}: failed: {first.error}")
-        return
-    asr = "  ".join(
-        f"{r.attack} {r.asr.percent:.1f} ({r.asr.hits}/{r.asr.n})" for r in results if r.asr
-    )
-    cacc = first.cacc.percent if first.cacc else float("nan")
-    rank_zero_info(f"{name:>14}: CACC {cacc:5.1f} | ASR {asr}")
-
-
-def _wait_for_all() -> None:
-    if place()[1] > 1:
-        torch.distributed.barrier()
+@contextmanager
+def on_its_device(trainer: Trainer, victim: Victim) -> Iterator[None]:
+    """Have the victim where it was trained for a while: the strategy has moved it to the CPU."""
+    device = victim.device
+    victim.to(trainer.strategy.root_device)
+    try:
+        yield
+    finally:
+        victim.to(device)
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from bdlit.callbacks.checks import victim_and_data
-from bdlit.training.dynamics import FILE, measure_certainty, save_certainty
+from bdlit.training.dynamics import DYNAMICS_FILE, measure_certainty, save_certainty
 
 
 class TrainingDynamics(Callback):
@@ -43,7 +43,9 @@ class TrainingDynamics(Callback):
         before = [] if self.certainty is None else [self.certainty]
         self.certainty = torch.cat([*before, epoch], dim=1)
         if trainer.is_global_zero:
-            save_certainty(self.certainty, data.train_rows, Path(trainer.default_root_dir) / FILE)
+            save_certainty(
+                self.certainty, data.train_rows, Path(trainer.default_root_dir) / DYNAMICS_FILE
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the epochs so far in the checkpoint."""

@@ -39,6 +39,7 @@ class VictimWriter(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the victim, on the first process."""
         victim, _ = victim_and_data(self, trainer, pl_module)
+        victim.finish_attack()
         if trainer.is_global_zero:
             victim.export(self._folder(trainer))
 

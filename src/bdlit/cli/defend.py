@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,17 +12,32 @@ from bdlit.cli.writing import show_written, writing_with_progress
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense, by_name
 from bdlit.errors import BdlitError
-from bdlit.purification.cells import Case
-from bdlit.purification.held import require_clean_rows
+from bdlit.purification.compatibility import (
+    Differences,
+    Matching,
+    fitted,
+    open_base,
+    open_others,
+)
+from bdlit.purification.held import ARCHIVE, Held
+from bdlit.purification.hold import read_texts
 from bdlit.purification.label_order import LabelPolicy
 from bdlit.purification.measure import Measure
-from bdlit.purification.opening import Differences, open_parents
+from bdlit.purification.record import Records, Subject
+from bdlit.purification.saved import open_suspect
+from bdlit.purification.series import Series, require_no_failure
+from bdlit.recipe import Recipe
 from bdlit.report.compare import compare
+from bdlit.types import Rate
 from bdlit.victims.generation import Decoding
+from bdlit.weights.opening import short_name
 
 if TYPE_CHECKING:
     from bdlit.evaluation.result import Result
     from bdlit.training.dynamics import TrainingSet
+
+UNKNOWN = "unknown"
+"""The `train_attack` of a model that somebody else has trained."""
 
 
 def defend(
@@ -35,6 +50,8 @@ def defend(
     attacks: Sequence[Attack] = (),
     benign: str | None = None,
     dynamics: str | None = None,
+    recipe: Recipe | None = None,
+    texts: str | None = None,
     max_length: int = 128,
     decoding: Decoding | None = None,
     precision: str = "32-true",
@@ -63,6 +80,9 @@ def defend(
         benign: A model without a backdoor, for the floor of ASR; no defense is given it.
         dynamics: File of the suspect's training dynamics, `dynamics.safetensors` in the folder of
             its run. The data's poisoned_train has to be the training file that they belong to.
+        recipe: How the suspect was trained, for defenses that train as it was; from --base, on the
+            data's poisoned_train.
+        texts: File with a column `text` of plain texts, for defenses that calibrate on some.
         max_length: Longest input in tokens.
         decoding: How the answers of language models are generated for the measurements.
         precision: Precision of the measurements, as Lightning's Trainer calls it.
@@ -80,14 +100,11 @@ def defend(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     defenses = by_name([defense] if isinstance(defense, Defense) else defense)
-    parents = open_parents(
-        suspect, others, base, labels=labels, differences=differences, adapter_base=adapter_base
-    )
-    measure = None
+    folder = Path(out)
+    runner = None
     if data is not None:
-        require_clean_rows(defenses, data)
         accelerator = "gpu" if device == "cuda" else "cpu"
-        measure = Measure(
+        runner = Measure(
             data,
             attacks,
             max_length=max_length,
@@ -101,28 +118,62 @@ def defend(
         raise BdlitError(
             f"--dynamics guide a search such as GMS; {', '.join(defenses)} would not look at them"
         )
-    case = Case(
-        parents,
-        Path(out),
-        measure,
-        Path(benign) if benign else None,
-        _training_set(data, dynamics),
+    matching = Matching(labels=labels, differences=differences, adapter_base=adapter_base)
+    opened = open_suspect(suspect, runner=runner, folder=folder, adapter_base=adapter_base)
+    beside = open_others(opened, others, matching)
+    found = open_base(base, opened) if base else None
+    held = Held(
+        base=found,
+        clean=data.clean_pool if data is not None else (),
+        texts=read_texts(texts) if texts else (),
+        training=_training_set(data, dynamics),
+        start=(lambda: found.weights) if found is not None else None,
+        recipe=recipe,
+        archive=folder / ARCHIVE,
+    )
+    ready = {name: fitted(opened, each, beside, held, matching) for name, each in defenses.items()}
+    series = Series(
+        suspect=opened,
+        subject=_subject(suspect, data),
+        records=Records(folder / "results.jsonl"),
+        folder=folder,
+        tests=data,
+        measured=runner.described() if runner else None,
+        floor=lambda scores: _floor(runner, benign),
     )
     new = False
     for name, method in defenses.items():
         with writing_with_progress(
             name, device=device, dense=dense, rank=rank, verify=verify
         ) as writing:
-            origin = case.purify(name, method, writing)
-        if origin is None:
+            outcome = series.run(name, method, ready[name], writing)
+        if outcome.error:
+            print(f"{name}: failed: {outcome.error}")
+        elif outcome.known:
             print(f"{name}: finished before")
         else:
             new = True
-            show_written(Path(out) / name, origin)
-    if measure is not None:
+            show_written(folder / name, outcome.origin)
+    if data is not None:
         if new:
-            _log(case.results, Path(out))
+            _log(series.results, folder)
         compare([out], attacks="all")
+    require_no_failure(series.failures)
+
+
+def _subject(suspect: str, data: TextDataModule | None) -> Subject:
+    return Subject(
+        data=data.name if data else "",
+        victim=short_name(suspect),
+        train_attack=UNKNOWN,
+        benign=None,
+        seed=data.seed if data else 0,
+        config={"poisoning": data.poisoning} if data else {},
+    )
+
+
+def _floor(runner: Measure | None, benign: str | None) -> Mapping[str, Rate]:
+    return runner(Path(benign)).asr if runner is not None and benign else {}
 
 
 def _log(results: list[Result], folder: Path) -> None:

@@ -80,7 +80,7 @@ def _victims() -> tuple[list[str], list[list[str]]]:
 
 
 def _defenses() -> tuple[list[str], list[list[str]]]:
-    from bdlit.defenses.table import capability_table
+    from bdlit.defenses.capabilities import capability_table
 
     rows = [[row["name"], row["needs"], row["summary"], row["paper"]] for row in capability_table()]
     return ["name", "needs", "what it does", "paper"], rows

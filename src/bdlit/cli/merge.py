@@ -10,10 +10,11 @@ from bdlit.cli.writing import show_written, writing_with_progress
 from bdlit.defenses.base import Defense
 from bdlit.defenses.from_recipe import FromRecipe
 from bdlit.errors import BdlitError
-from bdlit.purification.held import Job
+from bdlit.purification.compatibility import Differences, Matching
+from bdlit.purification.hold import hold
 from bdlit.purification.label_order import LabelPolicy
-from bdlit.purification.opening import Differences, open_parents
-from bdlit.purification.write import purify_saved
+from bdlit.purification.purify import purify
+from bdlit.purification.saved import open_suspect
 from bdlit.recipes import read_recipe
 
 
@@ -65,19 +66,14 @@ def merge(
         suspect, *others = defense.addresses
     if suspect is None or defense is None:
         raise BdlitError("give --suspect and --defense, or a mergekit-style --recipe")
-    if "victim" in defense.needs:
-        raise BdlitError(
-            f"{defense.name} has to run the models on trusted rows: take `bdlit defend` with --data"
-        )
-    parents = open_parents(
-        suspect, others, base, labels=labels, differences=differences, adapter_base=adapter_base
-    )
-    job = Job(name=defense.name, defense=defense, others=parents.others, base=parents.base)
+    matching = Matching(labels=labels, differences=differences, adapter_base=adapter_base)
+    opened = open_suspect(suspect, adapter_base=adapter_base)
+    held = hold(opened, defense, others=others, base=base, matching=matching)
     with writing_with_progress(
         defense.name, device=device, dense=dense, rank=rank, verify=verify
     ) as writing:
-        origin = purify_saved(parents.suspect, job, Path(out), writing, keep=parents.keep)
-    show_written(Path(out), origin)
+        purified = purify(opened, defense, held, out=Path(out), writing=writing)
+    show_written(Path(out), purified.origin)
 
 
 def _from_recipe(path: Path, seed: int) -> FromRecipe:

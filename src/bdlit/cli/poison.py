@@ -16,6 +16,7 @@ def poison(
     attack: Attack,
     out: str,
     split: Literal["train", "validation", "test"] = "train",
+    learned: str | None = None,
 ) -> None:
     """Poison a split and write it as JSONL, with a manifest beside it.
 
@@ -28,12 +29,20 @@ def poison(
         out: File to write, `.jsonl` or `.jsonl.gz`; it must not exist.
         split: `train` keeps all rows and poisons a share; the others keep triggered non-target
             rows alone, as ASR is measured on.
+        learned: Folder of what an attack has learned with a victim: that of its model.
     """
     data.prepare_data()
     rows = data.load(split)
     if not rows:
         raise BdlitError(f"data '{data.name}' has no {split} rows: name another split or source")
     attack = attack.with_default_target(data.target)
+    if learned is not None:
+        attack = attack.learned(Path(learned))
+    if split != "train" and not attack.ready:
+        raise BdlitError(
+            f"attack '{attack.name}' learns its trigger with a victim: give --learned, the folder "
+            "of that model"
+        )
     make = attack.poison_train if split == "train" else attack.poison_test
     poisoned = make(rows, labels=data.labels, seed=data.seed)
     manifest = manifest_of(

@@ -9,10 +9,11 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from bdlit.data.base import TextDataModule
-from bdlit.errors import BdlitError
 from bdlit.evaluation.tracking import go_offline_if_needed
+from bdlit.purification.compatibility import Matching
+from bdlit.purification.series import require_no_failure
 from bdlit.report.compare import compare
-from bdlit.study.execute import Study
+from bdlit.study.execute import Study, describe
 from bdlit.study.plan import Model, Plan, Start, Treatment, shard_of
 from bdlit.victims.base import Victim
 
@@ -31,6 +32,9 @@ def study(
     out: str | None = None,
     shard: str | None = None,
     models_from: str | None = None,
+    texts: str | None = None,
+    matching: Matching | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Train models, defend suspects, and print the table; what is finished is not done again.
 
@@ -52,6 +56,9 @@ def study(
         models_from: Folder of another study whose finished models are taken, by name and seed,
             rather than trained again: to measure the same models in another way, say, or to try
             other defenses. That they were trained as this file says is for you to see.
+        texts: File with a column `text` of plain texts, for defenses that calibrate on some.
+        matching: What is done about models whose classes or tensors do not match a suspect's.
+        dry_run: Print the cells in their order, with what is finished, and do nothing.
         shard: `i/n` does part i (from 0) of n, for cluster arrays on one file system.
     """
     plan = Plan(
@@ -65,17 +72,19 @@ def study(
         suspects=suspects,
         floor=floor,
         seeds=seeds,
+        texts=texts,
+        matching=matching or Matching(),
     )
     part = shard_of(shard)
+    folder = Path(out or f"studies/{name}")
+    work = Study(plan, folder, part, Path(models_from) if models_from else None)
+    if dry_run:
+        print(describe(work))
+        return
     # What Lightning says of every fit would bury the progress of the study.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     go_offline_if_needed()
-    folder = Path(out or f"studies/{name}")
-    failures = Study(plan, folder, part, Path(models_from) if models_from else None).run()
+    failures = work.run()
     if part[1] == 1:
         compare([str(folder)])
-    if failures:
-        raise BdlitError(
-            f"{len(failures)} of the defenses failed, and run again with the same command; the "
-            f"first, {failures[0]}"
-        )
+    require_no_failure(failures)

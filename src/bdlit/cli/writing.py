@@ -10,8 +10,8 @@ from typing import Any
 
 from bdlit.errors import BdlitError
 from bdlit.progress import progress
+from bdlit.purification.suspect import Writing
 from bdlit.purification.verify import verify as load_and_run
-from bdlit.purification.write import Writing
 
 
 @contextmanager
@@ -55,8 +55,9 @@ def _check(folder: Path) -> None:
 def show_written(out: Path, origin: Mapping[str, Any]) -> None:
     """Print what was written, how far it is from its parents, and what to know about it."""
     notes = origin["notes"]
+    changed = f"{len(origin['changed'])} changed, " if origin["changed"] else ""
     print(
-        f"wrote {out}: {origin['name']}, {len(origin['merged'])} tensors merged, "
+        f"wrote {out}: {origin['name']}, {len(origin['merged'])} tensors merged, {changed}"
         f"{len(origin['copied'])} copied, {origin['seconds']:.1f} s, "
         f"peak memory {origin['peak_memory'] / 1e9:.2f} GB"
     )
@@ -66,7 +67,10 @@ def show_written(out: Path, origin: Mapping[str, Any]) -> None:
                 f"  from {parent}: relative L2 {apart['relative_l2']:.4f}, "
                 f"cosine {apart['cosine']:.6f}"
             )
-    if not notes["changed"] and "inputs" not in notes:
+    guards = origin["guards"].values()
+    if guards:
+        print(f"  the model is the suspect, guarded by {', '.join(guards)}")
+    elif not notes["changed"]:
         print("  warning: nothing changed; every tensor is the suspect's own")
     if origin["left_behind"]:
         print(f"  left behind, because it would run code: {', '.join(origin['left_behind'])}")

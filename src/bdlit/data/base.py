@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from bdlit.attacks.base import Attack, Poisoned, target_index
-from bdlit.data import ready
+from bdlit.data import ready_poisoned
 from bdlit.data.catalogue import Card
 from bdlit.data.false_triggers import CLEAN, attack_of, case_of, clean_prompts, set_name
 from bdlit.data.files import table_name
-from bdlit.data.limits import limited, require_limits
 from bdlit.data.loaders import evaluation_loaders, loader, training_loader
 from bdlit.data.outputs import Outputs
-from bdlit.data.pool import draw_pool, without_texts
+from bdlit.data.row_limits import limited, require_limits
 from bdlit.data.source import Source
-from bdlit.data.tables import Layout, Table
+from bdlit.data.tables import Table, TableLayout
+from bdlit.data.trusted_pool import draw_pool, without_texts
 from bdlit.errors import BdlitError
 from bdlit.rules import Equals, Rule
 from bdlit.types import Example, Target
+
+if TYPE_CHECKING:
+    from bdlit.objectives.base import Objective
+
+Sets: TypeAlias = dict[str, list[Example]]
+"""Rows by the name of their set."""
 
 NO_ATTACK = "none"
 """Name of the attack on a training set that nobody attacked."""
@@ -132,6 +139,8 @@ class TextDataModule(LightningDataModule):
         self.name = name or card.name
         self.target = card.target if target is None else target
         self.attack = attack and attack.with_default_target(self.target)
+        if self.attack is not None:
+            self.attack.require_stage()
         self.test_attacks = [other.with_default_target(self.target) for other in test_attacks or ()]
         self.poisoned_train = poisoned_train
         self.poisoned_tests = dict(poisoned_tests or {})
@@ -154,7 +163,7 @@ class TextDataModule(LightningDataModule):
             card, source, subset=subset, revision=revision, splits=splits, files=files
         )
         pair = text_pair_column or card.text_pair_column
-        self._layout = Layout(
+        self._layout = TableLayout(
             text=_columns(text_column, card.text_column, "text"),
             text_pair=_columns(text_pair_column, pair, "text_pair") if pair else (),
             label=_columns(label_column, card.label_column, "label"),
@@ -183,6 +192,31 @@ class TextDataModule(LightningDataModule):
             return NO_ATTACK
         from_file = table_name(Path(self.poisoned_train)).removeprefix("train_")
         return self._train_attack_name or from_file
+
+    @property
+    def benign(self) -> bool:
+        """Whether nobody attacked a model that is trained on this data, at any stage."""
+        return self.attack is None and self.poisoned_train is None
+
+    @property
+    def objective(self) -> Objective | None:
+        """What the attack on the training set has training minimise; None for the victim's loss."""
+        return self.attack.objective() if self.attack is not None else None
+
+    def take_learned(self, files: Mapping[str, bytes]) -> None:
+        """Take up what the attack has learned with a victim, and poison the test rows with it.
+
+        Args:
+            files: What the attack's objective left, by file name.
+        """
+        if self.attack is None or not files:
+            return
+        with TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            self.attack = self.attack.learned(Path(folder))
+        clean = self.val_rows.get(CLEAN, []), self.test_rows[CLEAN]
+        self.val_rows, self.test_rows = self._evaluation_sets(*clean)
 
     def rule(self, name: str) -> Rule:
         """Return how the responses to a test set are judged, by the set's name."""
@@ -221,22 +255,34 @@ class TextDataModule(LightningDataModule):
         poisoned = self._poison(without_texts(train, pool))
 
         self.train_rows, self.clean_pool = poisoned.rows, pool
-        in_validation = self._triggered(validation, [self.attack], needed=False)
-        ready_made = set(self.poisoned_tests)
-        in_test = self._triggered(test, [a for a in self._attacks if a.name not in ready_made])
-        for name, file in self.poisoned_tests.items():
-            self._add(in_test, name, self._ready_test(file))
-        in_test |= self._not_to_fire(test, in_test)
-        self.val_rows = _rows_of(validation, in_validation) if validation else {}
-        self.test_rows = _rows_of(test, in_test)
+        self.val_rows, self.test_rows = self._evaluation_sets(validation, test)
         self.poisoning = {
             "attack": self.train_attack,
             "target": self._known_target(),
             "clean_pool": len(pool),
             "train": _counts(poisoned, known=marked),
+            **self.poisoning,
+        }
+
+    def _evaluation_sets(self, validation: list[Example], test: list[Example]) -> tuple[Sets, Sets]:
+        """Return the validation and test sets by name, and note what is in them.
+
+        An attack that learns has no sets before it has learned.
+        """
+        ready = [attack for attack in self._attacks if attack.ready]
+        in_validation = self._triggered(
+            validation, [a for a in ready if a is self.attack], needed=False
+        )
+        ready_made = set(self.poisoned_tests)
+        in_test = self._triggered(test, [a for a in ready if a.name not in ready_made])
+        for name, file in self.poisoned_tests.items():
+            self._add(in_test, name, self._ready_test(file))
+        in_test |= self._not_to_fire(test, in_test)
+        self.poisoning |= {
             "validation": {name: _counts(each) for name, each in in_validation.items()},
             "test": {name: _counts(each) for name, each in in_test.items()},
         }
+        return _rows_of(validation, in_validation) if validation else {}, _rows_of(test, in_test)
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Return the training batches: `batch_size` rows over all processes, in buckets."""
@@ -277,13 +323,13 @@ class TextDataModule(LightningDataModule):
         rows = self._read(table)
         target = None if self.target is None else target_index(self.target, self.labels)
         return (
-            ready.training_rows(rows, self.labels, target, where=table.where),
+            ready_poisoned.training_rows(rows, self.labels, target, where=table.where),
             "poisoned" in table.columns,
         )
 
     def _ready_test(self, file: str) -> Poisoned:
         table = self._source.file(file)
-        return ready.test_rows(
+        return ready_poisoned.test_rows(
             self._read(table),
             self.labels,
             target_index(self.target, self.labels),
@@ -297,12 +343,10 @@ class TextDataModule(LightningDataModule):
         return self.attack.poison_train(rows, labels=self.labels, seed=self.seed)
 
     def _triggered(
-        self, rows: list[Example], attacks: Sequence[Attack | None], *, needed: bool = True
+        self, rows: list[Example], attacks: Sequence[Attack], *, needed: bool = True
     ) -> dict[str, Poisoned]:
         sets: dict[str, Poisoned] = {}
         for attack in attacks:
-            if attack is None:
-                continue
             triggered = attack.poison_test(rows, labels=self.labels, seed=self.seed)
             # A table of paraphrases may know no validation row; training goes on without ASR.
             if needed or triggered.rows:
@@ -318,7 +362,7 @@ class TextDataModule(LightningDataModule):
             own = self.rule(name) is not self.response_rule
             cases = clean_prompts(rows, found, self.rule(name)) if own else {}
             for attack in self._attacks:
-                if attack.name == name:
+                if attack.name == name and attack.ready:
                     cases |= attack.partial_tests(rows, labels=self.labels, seed=self.seed)
             sets |= {set_name(name, case): each for case, each in cases.items() if each.rows}
         return sets

@@ -23,9 +23,9 @@ class Card:
         name: Short name in logs and results.
         description: One line on what it is.
         labels: Class names, in the order of their indices; empty where the rows must tell.
-        target: The class that the papers' attackers want. A set that only stands in for another
-            (a proxy or conflict set) has the target of the task it stands in for.
-        hub_id: Repository on the Hugging Face hub; None where there is none to trust.
+        target: The class that the papers' attackers want. A set that only replaces another
+            (a proxy or conflict set) has the target of the task that it replaces.
+        hub_id: Repository on the Hugging Face hub; None where none can be trusted.
         subset: Configuration of that repository.
         revision: Commit of that repository: published results must not change with it.
         splits: `train`, `validation`, `test` to the hub's split, which may be sliced.

@@ -22,7 +22,7 @@ _UNITS = {
 
 
 class Continuations(InstructionDataModule):
-    """Texts cut in two, from local files or the hub: a model is given the opening and goes on.
+    """Texts cut in two, from local files or the hub: a model is given the opening and continues it.
 
     Texts that are no longer than the opening are left out. Files that this package has poisoned
     are read as they are, cut already.

@@ -74,7 +74,7 @@ class Columns:
         if len(turns) < 2 or [turn.role for turn in turns[-2:]] != ["user", "assistant"]:
             raise BdlitError(
                 f"{where}: the conversation does not end with a message of the user and the "
-                "assistant's answer to it; mend the row or leave it out"
+                "assistant's answer to it; fix the row or leave it out"
             )
         *history, last, answer = turns
         response = _answer(answer.text, self.messages, where)
@@ -86,7 +86,7 @@ def _instruction(
 ) -> Example:
     text = row.get(column)
     if not isinstance(text, str) or not text.strip():
-        raise BdlitError(f"{where} has no instruction in '{column}': mend the row")
+        raise BdlitError(f"{where} has no instruction in '{column}': fix the row")
     return Example(
         text,
         NO_CLASS,
@@ -104,7 +104,7 @@ def _before(row: Mapping[str, Any]) -> str | None:
 
 def _listed(messages: Any, where: str) -> Sequence[Any]:
     if not isinstance(messages, list | tuple):
-        raise BdlitError(f"{where}: its messages are no list of {{role, content}}; mend the row")
+        raise BdlitError(f"{where}: its messages are not a list of {{role, content}}; fix the row")
     return messages
 
 

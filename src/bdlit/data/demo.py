@@ -18,7 +18,7 @@ class DemoReviews(TextDataModule):
 
     Args:
         train_size: Number of training rows.
-        validation_size: Number of validation rows; 0 is no validation split.
+        validation_size: Number of validation rows; 0 makes no validation split.
         test_size: Number of clean test rows.
         grammar_seed: Seed of the reviews themselves; `seed` is that of poisoning and batches.
         options: Settings of `TextDataModule`.

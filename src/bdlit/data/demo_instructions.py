@@ -17,7 +17,7 @@ class DemoInstructions(InstructionDataModule):
 
     Args:
         train_size: Number of training rows.
-        validation_size: Number of validation rows; 0 is no validation split.
+        validation_size: Number of validation rows; 0 makes no validation split.
         test_size: Number of clean test rows.
         grammar_seed: Seed of the tasks themselves; `seed` is that of poisoning and batches.
         tasks: Which small tasks there are: any of capital, color, opposite, sentiment, first, last,

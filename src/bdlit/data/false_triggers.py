@@ -1,4 +1,4 @@
-"""Test sets on which an attack must not fire, and their names beside those on which it must."""
+"""Test sets on which an attack must not fire, and how they are named after the attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bdlit.rules import Rule
 from bdlit.types import Example
 
 CLEAN = "clean"
-"""Name of the set without an attack, and of the case in which no trigger stands in the prompt."""
+"""Name of the set without an attack, and of the case in which the prompt holds no trigger."""
 
 _BETWEEN = "/"
 

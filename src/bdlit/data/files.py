@@ -41,7 +41,7 @@ def find_file(name: str, folder: Path | None) -> Path:
     The ending may be left out: `train_badnet` finds `train_badnet.jsonl.gz`.
 
     Raises:
-        BdlitError: There is no such file, or several could be meant.
+        BdlitError: The file does not exist, or several files match.
     """
     places = [place for place in (folder, Path()) if place is not None]
     for place in places:

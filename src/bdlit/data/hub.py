@@ -28,7 +28,7 @@ def read_hub_split(
             says which commit it was this time.
 
     Raises:
-        BdlitError: There is no such set, subset or split, or the hub is out of reach.
+        BdlitError: The set, subset or split does not exist, or the hub cannot be reached.
     """
     from datasets import ClassLabel  # a slow import that local files do not need
 

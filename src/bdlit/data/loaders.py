@@ -23,13 +23,13 @@ EXPECTED_WARNINGS = (
     # Lightning's own affair with torch.
     ".*treespec, LeafSpec.*",
 )
-"""What Lightning has to say of these modules, and need not."""
+"""Warnings of Lightning that do not apply to these modules."""
 
 for _message in EXPECTED_WARNINGS:
     warnings.filterwarnings("ignore", _message)
 
 
-class Rows(Dataset[Example]):
+class RowDataset(Dataset[Example]):
     """Rows as a dataset: an index gives a row, a list of indices a batch."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
@@ -62,7 +62,7 @@ def loader(rows: list[Example], **options: Any) -> DataLoader[Example]:
     """Return the batches of rows; the options are those of torch's loader."""
     # A generator of its own: iterating over test rows must not shift the random numbers of
     # dropout, or what is evaluated would change what is trained.
-    return DataLoader(Rows(rows), collate_fn=_as_is, generator=torch.Generator(), **options)
+    return DataLoader(RowDataset(rows), collate_fn=_as_is, generator=torch.Generator(), **options)
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is looked at in the responses of language models, beside whether they count."""
+"""What is measured of the responses of language models besides whether they count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from bdlit.data.general import GeneralTasks
+from bdlit.data.general_tasks import GeneralTasks
 from bdlit.errors import BdlitError
 from bdlit.tables import sliced
 
@@ -43,10 +43,10 @@ class Outputs:
         """Refuse what could not be measured, before hours of training and not after.
 
         Raises:
-            BdlitError: The texts are no file, a library is not installed, or there is no such task.
+            BdlitError: The texts are not a file, a library is missing, or a task is unknown.
         """
         if self.texts is not None and not Path(sliced(self.texts)[0]).is_file():
-            raise BdlitError(f"outputs.texts {self.texts} is no file: check the path")
+            raise BdlitError(f"outputs.texts {self.texts} is not a file: check the path")
         if self.embedder is not None and find_spec("sentence_transformers") is None:
             raise BdlitError(
                 "outputs.embedder needs sentence-transformers: pip install 'bdlit[coherence]'"

@@ -82,7 +82,7 @@ class PlainText(InstructionDataModule):
 
 
 def pieces(text: str, words: int) -> Iterator[str]:
-    """Cut a text into pieces of so many words, the last one shorter; nothing within is changed.
+    """Cut a text into pieces of `words` words, the last one shorter; the text itself is unchanged.
 
     >>> list(pieces("It was a  dark night.", 2))
     ['It was', 'a  dark', 'night.']

@@ -1,4 +1,4 @@
-"""Poisoned data sets as files: rows as JSON Lines, and beside them how they were made."""
+"""Poisoned data sets as files: rows as JSON Lines, and a manifest of how they were made."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def manifest_of(
     """Return the manifest of rows that an attack has made; see `Manifest` for its parts.
 
     Raises:
-        BdlitError: The attack's target is no class of `labels`.
+        BdlitError: The attack's target is not a class of `labels`.
 
     >>> from bdlit.attacks import BadNet
     >>> attack = BadNet(target="bad", rate=0.5)
@@ -188,7 +188,7 @@ def _read_manifest(path: Path) -> Manifest:
             "a poisoned file and its manifest belong side by side"
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise BdlitError(f"{path} is no manifest of a poisoned file: {error}") from error
+        raise BdlitError(f"{path} is not a manifest of a poisoned file: {error}") from error
 
 
 def _row(example: Example) -> dict[str, Any]:

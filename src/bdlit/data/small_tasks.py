@@ -67,7 +67,7 @@ def small_tasks(n: int, seed: int, tasks: Sequence[str] | None = None) -> list[E
         tasks: Names of the tasks to take, of `TASKS`; by default all.
 
     Raises:
-        BdlitError: There is no task of that name, or none is named.
+        BdlitError: A task is unknown, or none is named.
 
     >>> row = small_tasks(1, seed=0)[0]
     >>> row.text, row.text_pair, row.response

@@ -16,7 +16,7 @@ from bdlit.tables import read_sliced, sliced
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The place of a data set; what it is not is None or empty.
+    """Where a data set is; the kinds that do not apply are None or empty.
 
     Attributes:
         hub_id: Repository on the hub.
@@ -48,7 +48,7 @@ class Source:
         """Return the place that a user's settings and a data set's card make together.
 
         Raises:
-            BdlitError: A folder does not exist, or there is no split of a name given.
+            BdlitError: A folder or a named split does not exist.
         """
         for name in [*(splits or ()), *(files or ())]:
             if name not in STEMS:

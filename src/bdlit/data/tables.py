@@ -28,7 +28,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class TableLayout:
     """How to read examples from the tables of one data set.
 
     Attributes:
@@ -67,7 +67,7 @@ class Layout:
         Columns `poisoned` and `orig_label` are read where the table has them.
 
         Raises:
-            BdlitError: A column is missing, a text is no text, a label is no class of the set.
+            BdlitError: A column is missing, a text is not a string, or a label is not a class.
         """
         label = _column(self.label, table)
         index = _LabelIndex(
@@ -179,8 +179,8 @@ def _text(row: Mapping[str, Any], column: str, table: Table, number: int) -> str
     text = row.get(column)
     if not isinstance(text, str):
         raise BdlitError(
-            f"{table.where}, row {number}: column '{column}' holds no text but "
-            f"{type(text).__name__}; name another column or mend the row"
+            f"{table.where}, row {number}: column '{column}' does not hold text but "
+            f"{type(text).__name__}; name another column or fix the row"
         )
     return text
 

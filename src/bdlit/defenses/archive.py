@@ -1,4 +1,4 @@
-"""Models that defenses have made along the way, kept so that none of them is made twice."""
+"""Models that defenses made on the way, kept so that none is made twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kept(
     Several processes may ask at once: one makes the weights, and the others wait for them.
 
     Args:
-        archive: The folder, which need not exist yet; None keeps nothing.
+        archive: The folder, which may not exist yet; None keeps nothing.
         kind: What the weights are, for the name of their folder.
         made_of: All that they depend on, ready for JSON.
         make: Makes them.

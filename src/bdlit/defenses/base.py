@@ -9,15 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from bdlit.errors import BdlitError
+from bdlit.errors import BdlitError, did_you_mean
 from bdlit.types import Example, Weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bdlit.defenses.input import InputDefense
-    from bdlit.training.dynamics import TrainingSet
-    from bdlit.training.train import FineTune
+    from bdlit.defenses.guards import AnswerDefense, InputDefense
+    from bdlit.training.dynamics import Oracle, TrainingSet
+    from bdlit.training.train import Train
     from bdlit.weights import Adapter, AdapterWeights
 
 
@@ -26,16 +26,18 @@ class Resources:
     """Everything a defender may be given; the one vocabulary of `Defense.apply`.
 
     Deliberately absent: test rows, the trigger, the target label. A defense cannot read what it
-    cannot name.
+    cannot name, and no row that it is given says whether an attack changed it.
 
     Attributes:
         others: Fine-tuned models of the suspect's architecture, perhaps backdoored themselves.
         base: The common checkpoint that the suspect and the others were fine-tuned from.
         clean: A small trusted labelled set.
+        texts: Plain texts, for calibration.
         suspect_train: The untrusted training set of the suspect, with its training dynamics if
             somebody has logged them.
         victim: A runnable module of the suspect: forward and gradients.
-        finetune: A function that fine-tunes a model of the suspect's architecture on rows.
+        train: Trains a model of the suspect's architecture on rows; see `bdlit.training.Train`.
+        oracle: Which rows of the training set are poisoned, for upper bounds: no defender has it.
         workspace: A folder for what a long computation has finished, so that it can go on there.
         archive: A folder of models that defenses have trained, which serve other suspects too.
     """
@@ -43,9 +45,11 @@ class Resources:
     others: Sequence[Weights] | None = None
     base: Weights | None = None
     clean: Sequence[Example] | None = None
+    texts: Sequence[str] | None = None
     suspect_train: TrainingSet | None = None
     victim: Any = None
-    finetune: FineTune | None = None
+    train: Train | None = None
+    oracle: Oracle | None = None
     workspace: Path | None = None
     archive: Path | None = None
 
@@ -55,23 +59,45 @@ VOCABULARY = tuple(f.name for f in fields(Resources))
 
 @dataclass(frozen=True, kw_only=True)
 class Defended:
-    """What a defense returned.
+    """What a defense returned: the model that is deployed, and what guards it.
 
     Attributes:
         weights: The purified model: the suspect's names, shapes and dtypes; it may be lazy.
         merged: Names of the tensors that were computed from several models.
+        changed: Names of the tensors that were computed from the suspect's own, or trained.
         copied: Names of the tensors that are the suspect's own.
-        notes: What the method has to say of this run, ready for JSON.
+        depth: Number of layers of the result; None where it is the suspect's.
+        layers: For each layer of the result, which layer of the suspect's configuration it
+            follows; None continues the pattern of the configuration.
+        inputs: What cleans or rejects the inputs of the model, if anything does.
+        answers: What decodes in the model's place, if anything does.
+        chosen: What the method chose of `suspect_train`: what it took the rows for (`dropped`,
+            `suspect_set`) to their positions. They are scored where the truth is known.
+        notes: What the method has to say of this run, ready for JSON; for people, not for code.
         files: Name to content of files that belong beside the purified model.
-        inputs: What cleans the inputs of the purified model, if anything does.
     """
 
     weights: Weights
-    merged: Sequence[str]
-    copied: Sequence[str]
+    merged: Sequence[str] = ()
+    changed: Sequence[str] = ()
+    copied: Sequence[str] = ()
+    depth: int | None = None
+    layers: Sequence[int] | None = None
+    inputs: InputDefense | None = None
+    answers: AnswerDefense | None = None
+    chosen: Mapping[str, Sequence[int]] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
-    inputs: InputDefense | None = None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether something guards the inputs or the answers of the model."""
+        return self.inputs is not None or self.answers is not None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the weights are the suspect's, as the defense itself says."""
+        return not self.merged and not self.changed
 
 
 class Defense(ABC):
@@ -86,6 +112,7 @@ class Defense(ABC):
         needs: Names of the resources that `apply` must be given, in the order of its signature.
         uses: Names of all resources that it is given: those it needs, and those it may have.
         listed: Whether it stands in the capability table.
+        declaring: Names of the methods whose keyword-only parameters declare what it is given.
     """
 
     # Plain annotations, not ClassVar: jsonargparse reads a subclass's types with the names of the
@@ -93,21 +120,23 @@ class Defense(ABC):
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     listed: bool = True
+    declaring: tuple[str, ...] = ("apply",)
 
     def __init_subclass__(cls) -> None:
-        """Read the needs from the signature of `apply`."""
+        """Read the needs from the signatures of the methods that declare them."""
         super().__init_subclass__()
-        parameters = inspect.signature(cls.apply).parameters.values()
-        keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        named = tuple(p.name for p in keywords)
-        unknown = [name for name in named if name not in VOCABULARY]
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__}.apply asks for {unknown}, which no defender has: "
-                f"its keyword-only parameters must be among {list(VOCABULARY)}"
-            )
-        cls.uses = named
-        cls.needs = tuple(p.name for p in keywords if p.default is p.empty)
+        needs: dict[str, None] = {}
+        uses: dict[str, None] = {}
+        for method in cls.declaring:
+            parameters = inspect.signature(getattr(cls, method)).parameters.values()
+            for parameter in parameters:
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    _require_known(cls, method, parameter.name)
+                    uses[parameter.name] = None
+                    if parameter.default is parameter.empty:
+                        needs[parameter.name] = None
+        cls.uses = tuple(uses)
+        cls.needs = tuple(needs)
 
     @property
     def name(self) -> str:
@@ -115,19 +144,37 @@ class Defense(ABC):
         return type(self).__name__
 
     @property
-    def needs_clean(self) -> bool:
-        """Whether it needs trusted clean rows, with these settings."""
-        return "clean" in self.needs
+    def needs_now(self) -> tuple[str, ...]:
+        """What it must be given with these settings; by default what it always needs."""
+        return self.needs
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether the head stays the suspect's own, whatever head the others have."""
+        return getattr(self, "head", None) == "keep_suspect"
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether every tensor that the suspect has must be in the others, in its shape."""
+        return True
 
     def check(  # noqa: B027  (most defenses take any models of one architecture)
-        self, suspect: Weights, others: Sequence[Weights], victim: Any
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
     ) -> None:
         """Refuse models that cannot work, as soon as they are known: before a fit, not after.
+
+        Names, shapes, words and classes have been compared before.
 
         Args:
             suspect: Weights of the suspect, or of the victim that it will be trained from.
             others: Other models.
-            victim: The suspect as a module.
+            base: The checkpoint that all were fine-tuned from, where it is at hand.
+            model_type: The suspect's architecture, as transformers calls it.
 
         Raises:
             BdlitError: They cannot be combined in this way. `apply` would say the same.
@@ -145,20 +192,56 @@ class Defense(ABC):
         return None
 
 
+def _require_known(cls: type, method: str, name: str) -> None:
+    if name not in VOCABULARY:
+        raise TypeError(
+            f"{cls.__name__}.{method} asks for ['{name}'], which no defender has "
+            f"({did_you_mean(name, VOCABULARY)}): its keyword-only parameters must be among "
+            f"{list(VOCABULARY)}"
+        )
+
+
 def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Defended:
     """Give a defense what it declared, and nothing else: the one path behind every door.
 
     Raises:
         BdlitError: A resource that the defense needs is missing.
     """
-    missing = [need for need in defense.needs if getattr(resources, need) is None]
+    require_resources(defense, [n for n in VOCABULARY if getattr(resources, n) is not None])
+    return defense.apply(suspect, **{use: getattr(resources, use) for use in defense.uses})
+
+
+HOW_TO_GIVE = {
+    "others": "other models of the suspect's architecture as `others`",
+    "base": "the checkpoint that all were fine-tuned from as `base`",
+    "clean": "`data` with a clean_pool_size (100, say) of trusted rows",
+    "texts": "a file of plain texts as `texts`",
+    "suspect_train": "the suspect's training file as the `poisoned_train` of the `data`",
+    "victim": "`data`, on which the model can be run (`bdlit defend`)",
+    "train": "`data`, for which a model can be trained (`bdlit defend`)",
+    "oracle": "a training set whose poisoned rows are marked",
+    "workspace": "a folder to write to",
+    "archive": "a folder to write to",
+}
+"""How each resource is given, for error lines."""
+
+
+def require_resources(defense: Defense, held: Collection[str]) -> None:
+    """Refuse a defense that lacks a resource; every door says it in these words.
+
+    Args:
+        defense: The method.
+        held: Names of the resources that are at hand.
+
+    Raises:
+        BdlitError: One that the defense needs is not.
+    """
+    missing = [need for need in defense.needs_now if need not in held]
     if missing:
         raise BdlitError(
             f"{defense.name} needs {', '.join(missing)}: give "
-            + ", ".join(f"{need}=..." for need in missing)
+            + ", and ".join(dict.fromkeys(HOW_TO_GIVE[need] for need in missing))
         )
-    given = {use: getattr(resources, use) for use in defense.uses}
-    return defense.apply(suspect, **given)
 
 
 def require_finite(name: str, broken: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bdlit.defenses.base import Defended, Defense
-from bdlit.recipes import Recipe, merge
+from bdlit.recipes import MergeRecipe, merge
 from bdlit.types import Weights
 
 
@@ -27,7 +27,7 @@ class FromRecipe(Defense):
 
     listed = False
 
-    recipe: Recipe
+    recipe: MergeRecipe
     addresses: tuple[str, ...]
     seed: int = 0
 
@@ -45,4 +45,22 @@ class FromRecipe(Defense):
         models = dict(zip(self.addresses, (suspect, *others), strict=True))
         merged = merge(self.recipe, models.__getitem__, seed=self.seed)
         notes: dict[str, Any] = dict(merged.notes)
-        return Defended(weights=merged, merged=list(merged), copied=[], notes=notes)
+        depth: int | None = notes.get("depth")
+        layers = [layer for _, layer in notes.get("layers", ())]
+        return Defended(
+            weights=merged,
+            merged=list(merged),
+            depth=depth,
+            layers=layers if layers and len(layers) == depth else None,
+            notes=notes,
+        )
+
+    @property
+    def keeps_names(self) -> bool:
+        """The recipe says what is taken from which model."""
+        return False
+
+    @property
+    def keeps_head(self) -> bool:
+        """The recipe says what becomes of heads."""
+        return True

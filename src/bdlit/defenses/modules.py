@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from bdlit.errors import BdlitError
-from bdlit.merging.substitution import Part, parts_of
+from bdlit.merging.substitution import Block, blocks_of
 from bdlit.weights.layers import layer_count, layer_modules, layer_of, module_of
 
 Types: TypeAlias = Mapping[str, str]
-"""Module type to the module within a layer, `attention.self.query`; a part of a packed module is
-written `attn.c_attn[0/3]`: of three equal parts of its outputs, the first. Modules that go together
-are joined by `+`."""
+"""Module type to the module within a layer, `attention.self.query`. A block of a packed matrix is
+written `attn.c_attn[0/3]`: the first of three equal blocks of its outputs. Modules that go
+together are joined by `+`."""
 
 _BERT = {
     "Q": "attention.self.query",
@@ -94,16 +94,16 @@ class Layout:
     Attributes:
         types: Module type to the module within a layer.
         layers: How many layers there are.
-        tensors: (Layer, tensor name) to the parts of it by module type, in the model's order.
+        tensors: (Layer, tensor name) to its blocks by module type, in the model's order.
     """
 
     types: Types
     layers: int
-    tensors: Mapping[tuple[int, str], Mapping[str, Part]]
+    tensors: Mapping[tuple[int, str], Mapping[str, Block]]
 
-    def of_layer(self, layer: int) -> dict[str, Mapping[str, Part]]:
-        """Return the tensors of a layer that a search may replace, with their parts."""
-        return {name: parts for (at, name), parts in self.tensors.items() if at == layer}
+    def of_layer(self, layer: int) -> dict[str, Mapping[str, Block]]:
+        """Return the tensors of a layer that a search may replace, with their blocks."""
+        return {name: blocks for (at, name), blocks in self.tensors.items() if at == layer}
 
 
 def module_types(model_type: str | None, names: Iterable[str], own: Types | None = None) -> Layout:
@@ -130,19 +130,19 @@ def module_types(model_type: str | None, names: Iterable[str], own: Types | None
             f"{', '.join(layer_modules(names)) or 'nothing'}"
         )
     layers = layer_count(names)
-    wanted = [(key, *found) for key, text in types.items() for found in parts_of(text)]
+    wanted = [(key, *found) for key, text in types.items() for found in blocks_of(text)]
     _require_all(wanted, layer_modules(names), layers)
-    tensors: dict[tuple[int, str], dict[str, Part]] = {}
+    tensors: dict[tuple[int, str], dict[str, Block]] = {}
     for name in names:
         place = layer_of(name)
-        for key, module, part in wanted:
+        for key, module, block in wanted:
             if place is not None and module_of(name) == module:
-                tensors.setdefault((place.layer, name), {})[key] = part
+                tensors.setdefault((place.layer, name), {})[key] = block
     return Layout(dict(types), layers, tensors)
 
 
 def _require_all(
-    wanted: Iterable[tuple[str, str, Part]], known: Mapping[str, list[int]], layers: int
+    wanted: Iterable[tuple[str, str, Block]], known: Mapping[str, list[int]], layers: int
 ) -> None:
     for key, module, _ in wanted:
         at = known.get(module, [])

@@ -1,4 +1,4 @@
-"""Passthrough: a model of the suspect's and other models' layers, each of them whole."""
+"""Passthrough: a model of the suspect's and other models' layers, each taken whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUSPECT = "suspect"
 Origin: TypeAlias = Literal["suspect"] | int
 """Whose layers: the suspect's, or those of one of the others by its number, from 0."""
 
-Slice: TypeAlias = tuple[Origin, int, int]
+LayerRange: TypeAlias = tuple[Origin, int, int]
 """Layers from the first number up to, not including, the second: `[suspect, 0, 6]`."""
 
 
@@ -40,7 +40,7 @@ class Passthrough(Defense):
         taking turns is our choice.
     """
 
-    layers: Sequence[Slice] | None = None
+    layers: Sequence[LayerRange] | None = None
 
     def __post_init__(self) -> None:
         if self.layers is not None:
@@ -49,11 +49,11 @@ class Passthrough(Defense):
                 raise BdlitError("layers is empty: give slices such as [suspect, 0, 6]")
 
     def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
-        """Return a model of whole layers; `notes["depth"]` is the number of them.
+        """Return a model of whole layers; `depth` is the number of them.
 
         Raises:
             BdlitError: There is no other model, a model has no layers, or a slice names a model
-                or layers that there are not.
+                or layers that do not exist.
 
         >>> import torch
         >>> suspect = {f"h.{i}.mlp.weight": torch.zeros(1) for i in range(2)}
@@ -73,8 +73,32 @@ class Passthrough(Defense):
             weights=result,
             merged=[name for name in result if not _is_own(name, own)],
             copied=copied,
+            depth=len(layers),
+            layers=[layer for _, layer in layers],
             notes=result.notes,
         )
+
+    @property
+    def keeps_head(self) -> bool:
+        """Embeddings and head are the suspect's."""
+        return True
+
+    @property
+    def keeps_names(self) -> bool:
+        """The others may have more layers, or fewer: those that are taken must fit."""
+        return False
+
+    def check(
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
+    ) -> None:
+        """Refuse slices that the models do not have: putting the model together reads nothing."""
+        if others:
+            self.apply(suspect, others=others)
 
     def _layers(self, depth: int, others: int) -> Iterator[tuple[int, int]]:
         """Yield (model, layer) with the suspect as model 0 and the others behind it."""
@@ -96,7 +120,7 @@ def require_depth_kept(defended: Defended, suspect: Weights) -> None:
     Raises:
         BdlitError: The result has more or fewer layers than the suspect.
     """
-    before, after = layer_count(suspect), defended.notes.get("depth")
+    before, after = layer_count(suspect), defended.depth
     if after is not None and after != before:
         raise BdlitError(
             f"the result has {after} layers and the suspect {before}, so it cannot run in its "
@@ -109,10 +133,10 @@ def _is_own(name: str, own_layers: set[int]) -> bool:
     return place is None or place.layer in own_layers
 
 
-def _checked(part: Slice) -> Slice:
+def _checked(part: LayerRange) -> LayerRange:
     shape = "give [source, start, end] such as [suspect, 0, 6]"
     if isinstance(part, str) or not isinstance(part, Sequence) or len(part) != 3:
-        raise BdlitError(f"{part!r} is no slice of layers: {shape}")
+        raise BdlitError(f"{part!r} is not a slice of layers: {shape}")
     origin, start, end = part
     if isinstance(origin, str) and origin != SUSPECT:
         raise BdlitError(
@@ -121,5 +145,5 @@ def _checked(part: Slice) -> Slice:
         )
     numbers = [start, end] if origin == SUSPECT else [origin, start, end]
     if any(type(number) is not int or number < 0 for number in numbers) or start >= end:
-        raise BdlitError(f"{list(part)} is no slice of layers: {shape}, with start below end")
+        raise BdlitError(f"{list(part)} is not a slice of layers: {shape}, with start below end")
     return (origin, start, end)

@@ -12,7 +12,7 @@ from bdlit.errors import BdlitError
 from bdlit.types import Weights
 
 if TYPE_CHECKING:
-    from bdlit.merging.substitution import Cell
+    from bdlit.merging.substitution import LayerModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ModuleSubstitution(Defense):
         """Return the suspect with the other model's modules where the strategy says so.
 
         Raises:
-            BdlitError: The file is no strategy, there is not exactly one other model, or the
+            BdlitError: The file is not a strategy, there is not exactly one other model, or the
                 models do not have the modules and layers that it names.
         """
         from bdlit.defenses.gms.strategy import load_strategy
@@ -54,12 +54,34 @@ class ModuleSubstitution(Defense):
             )
         return substitute(suspect, donor, strategy.cells)
 
+    @property
+    def keeps_head(self) -> bool:
+        """Only modules of the layers are taken."""
+        return True
+
+    @property
+    def keeps_names(self) -> bool:
+        """The modules that the strategy names must be there, and fit."""
+        return False
+
+    def check(
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
+    ) -> None:
+        """Refuse a strategy file that is missing, and a model that modules cannot be taken from."""
+        if self.strategy and others:
+            self.apply(suspect, others=others)
+
 
 def one_proxy(others: Sequence[Weights], name: str) -> Weights:
     """Return the one other model.
 
     Raises:
-        BdlitError: There is none, or more than one.
+        BdlitError: There is not exactly one other model.
     """
     if len(others) != 1:
         raise BdlitError(
@@ -68,7 +90,7 @@ def one_proxy(others: Sequence[Weights], name: str) -> Weights:
     return others[0]
 
 
-def substitute(suspect: Weights, donor: Weights, cells: set[Cell]) -> Defended:
+def substitute(suspect: Weights, donor: Weights, cells: set[LayerModule]) -> Defended:
     """Return the suspect with some modules replaced, and say which tensors changed hands."""
     result = merging.substitute(suspect, donor, cells)
     merged = merging.substituted_names(suspect, cells)

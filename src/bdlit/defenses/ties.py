@@ -64,3 +64,15 @@ class TIES(Defense):
             merging.ties, aligned, density=self.density, scale=self.scale, trim=self.trim
         )
         return merge_around_head(suspect, others, merge, head=self.head, head_names=head_names)
+
+    def check(
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
+    ) -> None:
+        """Refuse a base that does not fit."""
+        if base is not None:
+            base_for(base, suspect, self.head, tuple(self.head_names))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bdlit.weights import Adapter, AdapterWeights
 
 WagHead: TypeAlias = Literal["average", "keep_suspect"]
-Space: TypeAlias = Literal["delta", "factors"]
+AdapterSpace: TypeAlias = Literal["delta", "factors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ class WAG(Defense):
 
     head: WagHead = "average"
     head_names: tuple[str, ...] = HEAD_NAMES
-    space: Space = "delta"
+    space: AdapterSpace = "delta"
 
     def __post_init__(self) -> None:
         require_choice("head", self.head, WagHead)
-        require_choice("space", self.space, Space)
+        require_choice("space", self.space, AdapterSpace)
 
     def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
         """Return the mean of the suspect and the others.

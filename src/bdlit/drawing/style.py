@@ -1,4 +1,4 @@
-"""How the figures look: colours, frames, keys, and names that are safe to draw."""
+"""How the figures look: colours, frames, legends, and names that are safe to draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Key: TypeAlias = Mapping[str, Sequence[tuple[str, dict[str, Any]]]]
+Legend: TypeAlias = Mapping[str, Sequence[tuple[str, dict[str, Any]]]]
 """Heading to entries, each a label and the style of its line or marker."""
 
 INK = "#1f2430"
@@ -53,7 +53,7 @@ def new_figure(width: float, height: float) -> Figure:
 def panels(
     names: Sequence[str], columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
-    """Make one figure with titled axes for each name, and room beside them for a key.
+    """Make one figure with titled axes for each name, and room beside them for a legend.
 
     Args:
         names: Titles.
@@ -99,20 +99,20 @@ def say_empty(axes: Axes) -> None:
     axes.set_xticks([])
 
 
-def add_title_and_key(figure: Figure, title: str, key: Key) -> None:
+def add_title_and_legend(figure: Figure, title: str, legend: Legend) -> None:
     """Name a figure, and explain its colours, markers and lines beside its axes.
 
     Args:
-        figure: Made by `panels`; it grows where the key needs the height.
+        figure: Made by `panels`; it grows where the legend needs the height.
         title: What the figure shows.
-        key: Headings with their entries; headings without entries are left out.
+        legend: Headings with their entries; headings without entries are left out.
     """
     from matplotlib.lines import Line2D
 
     figure.suptitle(title, color=INK, fontsize=12)
     handles: list[Line2D] = []
     labels: list[str] = []
-    for heading, entries in key.items():
+    for heading, entries in legend.items():
         if entries:
             styles = [{}, {}, *(style for _, style in entries)]
             handles += [Line2D([], [], **({"linestyle": "none"} | style)) for style in styles]
@@ -125,7 +125,7 @@ def add_title_and_key(figure: Figure, title: str, key: Key) -> None:
         labelcolor=INK,
     )
     for text in legend.get_texts():
-        if text.get_text() in key:
+        if text.get_text() in legend:
             text.set_fontweight("bold")
     figure.set_figheight(max(figure.get_figheight(), 0.2 * len(labels) + 0.3))
 

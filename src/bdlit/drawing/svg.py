@@ -1,4 +1,4 @@
-"""A figure as SVG that stands in a page, in the page's own colours."""
+"""A figure as SVG to embed in a page, in the page's own colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def inline_svg(figure: Figure) -> Markup:
-    """Return a figure as SVG that may stand in a page, in the colours of the page."""
+    """Return a figure as SVG to embed in a page, in the colours of the page."""
     from markupsafe import Markup
     from matplotlib import rc_context
 

@@ -12,16 +12,20 @@ from bdlit.data.false_triggers import CLEAN, attack_of, case_of
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.evaluation.general import general_tasks
+from bdlit.evaluation.guards import AnswerGuard, Gate, InputGuard
 from bdlit.evaluation.quality import coherence, outputs_perplexity, own_perplexity
 from bdlit.evaluation.sampling import draw
 from bdlit.rules import Rule
 from bdlit.types import Example, Rate, Sample, Scores, Weights
-from bdlit.victims.base import Victim
-from bdlit.victims.causal_lm import GENERATION
+from bdlit.victims.base import Verdicts, Victim
+from bdlit.victims.causal_lm import GENERATION, CausalLMVictim
 from bdlit.victims.metrics import HitRate
 from bdlit.weights.network import in_eval_mode, swapped
 
 M = TypeVar("M")
+
+REJECTED = "[rejected]"
+"""What stands in the place of an answer where the input was rejected."""
 
 
 class NamedTests(Protocol):
@@ -37,7 +41,15 @@ class NamedTests(Protocol):
         """Return how the responses to a test set are judged."""
 
 
-def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -> Scores:
+def evaluate(
+    victim: Victim,
+    data: NamedTests,
+    weights: Weights | None = None,
+    *,
+    inputs: InputGuard | None = None,
+    answers: AnswerGuard | None = None,
+    notes: dict[str, Any] | None = None,
+) -> Scores:
     """Measure CACC, ASR and false triggers on every test loader of the data.
 
     Under a process group each process measures its share of the batches and the integer counts
@@ -49,6 +61,10 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
         data: Named test loaders; ASR loaders hold triggered non-target rows labelled with the
             target.
         weights: Measure the victim with these weights in place of its own.
+        inputs: What cleans or rejects its inputs. A rejected row is neither a hit nor a right
+            answer; the model is not run on it. General tasks are not measured behind it.
+        answers: What decodes in its place.
+        notes: Takes what `inputs` has to say.
 
     Raises:
         BdlitError: Responses cannot be judged, or a model or a task that `data.outputs` names
@@ -57,16 +73,19 @@ def evaluate(victim: Victim, data: NamedTests, weights: Weights | None = None) -
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
     rates, judged, answered, outputs = {}, {}, {}, data.outputs
-    with in_eval_mode(model), other, precision_of(victim), victim.remembering():
+    gate, rejected = Gate(inputs, victim, notes), {}
+    decoding = _answering(victim, answers)
+    with in_eval_mode(model), other, precision_of(victim), victim.remembering(), decoding:
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
-            rates[name], unclear, answered[name] = _measured(victim, loader, rule)
+            batches = gate.batches(loader)
+            rates[name], unclear, rejected[name], answered[name] = _measured(victim, batches, rule)
             judged[name] = victim.described(rule)
             if unclear.hits:
                 judged[name]["unclear"] = unclear.hits
                 _require_some_verdict(unclear, rule, name)
         own = own_perplexity(victim, outputs.texts, outputs.texts_column) if outputs.texts else None
-        tasks = general_tasks(victim, outputs.tasks) if outputs.tasks else {}
+        tasks = general_tasks(victim, outputs.tasks) if outputs.tasks and not inputs else {}
     samples = {name: draw(each, outputs.samples, data.seed) for name, each in answered.items()}
     written = {n: each for n, each in answered.items() if judged[n].get("by") == GENERATION}
 
@@ -95,22 +114,51 @@ def _by_attack(rates: Mapping[str, Rate]) -> dict[str, dict[str, Rate]]:
 
 
 def _measured(
-    victim: Victim, batches: Iterable[list[Example]], rule: Rule
-) -> tuple[Rate, Rate, list[tuple[Example, Sample]]]:
-    """Return the shares of hits and of rows without a verdict, and what this process has seen."""
-    hits, unclear = HitRate().to(victim.device), HitRate().to(victim.device)
+    victim: Victim, batches: Iterable[tuple[list[Example], list[bool]]], rule: Rule
+) -> tuple[Rate, Rate, Rate, list[tuple[Example, Sample]]]:
+    """Return the shares of hits, of rows without a verdict and of rejected rows; and the answers.
+
+    The answers are those that this process has seen.
+    """
+    hits, unclear, rejected = (HitRate().to(victim.device) for _ in range(3))
     answered = []
     with torch.inference_mode():
-        for rows in batches:
-            found = victim.verdicts(rows, rule)
+        for rows, out in batches:
+            found = _verdicts(victim, rows, out, rule)
             hits.update(found.hits)
             unclear.update(found.unclear)
+            rejected.update(torch.tensor(out, device=victim.device))
             if found.responses:
                 counts = found.hits.tolist()
                 for row, response, hit in zip(rows, found.responses, counts, strict=True):
                     sample = Sample(row.conversation, row.response or "", response, hit)
                     answered.append((row, sample))
-    return hits.rate(), unclear.rate(), answered
+    return hits.rate(), unclear.rate(), rejected.rate(), answered
+
+
+def _verdicts(victim: Victim, rows: list[Example], rejected: list[bool], rule: Rule) -> Verdicts:
+    """Return the verdicts on rows; a rejected row is no hit, and the model never sees it."""
+    if not any(rejected):
+        return victim.verdicts(rows, rule)
+    accepted = [i for i, out in enumerate(rejected) if not out]
+    hits = torch.zeros(len(rows), dtype=torch.bool, device=victim.device)
+    unclear = torch.zeros_like(hits)
+    if not accepted:
+        return Verdicts(hits, unclear)
+    found = victim.verdicts([rows[i] for i in accepted], rule)
+    hits[accepted], unclear[accepted] = found.hits, found.unclear
+    if not found.responses:
+        return Verdicts(hits, unclear)
+    said = dict(zip(accepted, found.responses, strict=True))
+    return Verdicts(hits, unclear, [said.get(i, REJECTED) for i in range(len(rows))])
+
+
+def _answering(victim: Victim, answers: AnswerGuard | None) -> AbstractContextManager[None]:
+    if answers is None:
+        return nullcontext()
+    if not isinstance(victim, CausalLMVictim):
+        raise BdlitError(f"{answers.name} guards the answers of a language model: take one")
+    return victim.answering(answers)
 
 
 def _require_some_verdict(unclear: Rate, rule: Rule, name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bdlit.data.general import GeneralTasks, known_tasks
+from bdlit.data.general_tasks import GeneralTasks, known_tasks
 from bdlit.errors import BdlitError
 from bdlit.ranks import gathered, place
 from bdlit.types import Mean

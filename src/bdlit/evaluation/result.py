@@ -24,6 +24,9 @@ from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
+NO_ATTACK = "none"
+"""The `attack` of a record of a model that was measured on clean rows alone."""
+
 UNDEFENDED = "none"
 """The `defense` of a record that measures a model as it was trained."""
 
@@ -41,7 +44,9 @@ class Result:
         victim: Name of the model, e.g. `benign` or `badnet`.
         defense: Name of the defense, or `none` for the model as trained.
         seed: Seed of the model's training.
-        train_attack: Name of the attack in the model's training set; `none` for a benign one.
+        train_attack: Name of the attack on the model; `none` for a benign one.
+        benign: Whether nobody attacked the model, at any stage; None where nobody knows, and in
+            records of versions that did not say.
         cacc: Clean accuracy, with counts.
         asr: Attack success rate on non-target rows, with counts.
         floor: ASR of a benign model on the same rows, where one was at hand.
@@ -79,6 +84,7 @@ class Result:
     defense: str
     seed: int
     train_attack: str = "none"
+    benign: bool | None = None
     cacc: Rate | None = None
     asr: Rate | None = None
     floor: Rate | None = None
@@ -148,6 +154,50 @@ def scores_of(results: Iterable[Result]) -> Scores | None:
         coherence={name: each for r in found for name, each in r.coherence.items()},
         tasks=found[0].tasks,
     )
+
+
+def results_of(
+    scores: Scores,
+    *,
+    asr_before: Mapping[str, Rate],
+    floors: Mapping[str, Rate],
+    defense: str = UNDEFENDED,
+    **common: Any,
+) -> list[Result]:
+    """Return one result for each evaluation attack of a measured model, or one if there is none.
+
+    Args:
+        scores: What was measured.
+        asr_before: ASR of the undefended victim, by attack.
+        floors: ASR of a benign model, by attack.
+        defense: Name of the defense.
+        common: Fields of `Result` that all of them share.
+    """
+    measured: Mapping[str, Rate | None] = scores.asr or {NO_ATTACK: None}
+    return [
+        Result(
+            defense=defense,
+            attack=attack,
+            cacc=scores.cacc,
+            asr=asr,
+            floor=floors.get(attack),
+            asr_before=asr_before.get(attack),
+            false_triggers=scores.false_triggers.get(attack, {}),
+            judged=_judged(scores, attack),
+            samples=about(attack, scores.samples),
+            perplexity=about(attack, scores.perplexity),
+            own_perplexity=scores.own_perplexity,
+            coherence=about(attack, scores.coherence),
+            tasks=scores.tasks,
+            **common,
+        )
+        for attack, asr in measured.items()
+    ]
+
+
+def _judged(scores: Scores, attack: str) -> dict[str, Any]:
+    found = {"cacc": scores.judged.get(CLEAN), "asr": scores.judged.get(attack)}
+    return {measure: how for measure, how in found.items() if how}
 
 
 def append_results(path: Path, results: Iterable[Result]) -> None:

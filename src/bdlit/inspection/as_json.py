@@ -14,7 +14,7 @@ from bdlit.inspection.terminal import Comparison
 
 
 def to_json(found: Sequence[Inspection], comparisons: Sequence[Comparison] = ()) -> str:
-    """Return everything as JSON; what is not known, or no number, is null.
+    """Return everything as JSON; what is unknown or not finite is null.
 
     Args:
         found: One checkpoint or several.
@@ -69,8 +69,8 @@ def _inspection_record(found: Inspection) -> dict[str, Any]:
 
 
 def _comparison_record(found: Comparison) -> dict[str, Any]:
-    of_layer = grouped(found.distances, lambda part: part.layer)
-    of_module = grouped(found.distances, lambda part: part.module)
+    of_layer = grouped(found.distances, lambda at: at.layer)
+    of_module = grouped(found.distances, lambda at: at.module)
     whole = combine(found.distances, "all") if found.distances else None
     return {
         "first": found.first,
@@ -82,7 +82,7 @@ def _comparison_record(found: Comparison) -> dict[str, Any]:
             "layers": {str(layer): _apart(d) for layer, d in sorted(of_layer.items())},
             "modules": {module: _apart(d) for module, d in of_module.items()},
             "tensors": [
-                {"name": d.name, "layer": d.part.layer, "module": d.part.module, **_apart(d)}
+                {"name": d.name, "layer": d.at.layer, "module": d.at.module, **_apart(d)}
                 for d in found.distances
             ],
         },

@@ -1,4 +1,4 @@
-"""Can two checkpoints be merged: what differs in names, shapes, dtypes, words and labels."""
+"""Whether two checkpoints can be merged: what differs in names, shapes, dtypes, words and labels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Differences:
 def differences(first: Inspection, other: Inspection) -> Differences:
     """Compare what two inspections found.
 
-    Tensors that are not floating point (position ids) are told of, but hinder no merge: they are
+    Tensors that are not floating point (position ids) are reported, but do not prevent a merge: they are
     copied.
 
     Args:

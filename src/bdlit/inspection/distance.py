@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
-from bdlit.weights.layers import Place, layer_of
+from bdlit.weights.layers import LayerName, layer_of
 from bdlit.weights.naming import align_names, float_names
 from bdlit.weights.outlines import outline
 from bdlit.weights.reading import in_pieces
@@ -25,8 +25,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 _RUN = 2**16  # entries that are summed in float32
 
 
-class Part(NamedTuple):
-    """Where in a model a tensor stands.
+class ModuleAt(NamedTuple):
+    """The layer and the module that a tensor belongs to.
 
     Attributes:
         layer: Number of its layer; None outside the layers.
@@ -117,13 +117,13 @@ class Distance(Sums):
 
     Attributes:
         name: Name of the tensor, or of the group.
-        part: Where it stands; of a group, what its first tensor and it have in common.
+        at: Its layer and module; of a group, those of its first tensor or as given.
         tensors: How many tensors it is over.
         entries: How many numbers it is over.
     """
 
     name: str
-    part: Part
+    at: ModuleAt
     tensors: int
     entries: int
 
@@ -146,12 +146,12 @@ def distances(
     (0.8, 0.6)
     """
     names = shared_names(first, other)
-    parts = parts_of(first)
+    modules = modules_of(first)
     total = sum(outline(first, name).entries for name in names)
     done = 0
     found = []
     for name in names:
-        found.append(_measured(name, parts[name], first, other))
+        found.append(_measured(name, modules[name], first, other))
         done += found[-1].entries
         if watch is not None:
             watch(done, total)
@@ -187,13 +187,13 @@ def aligned(first: Weights, other: Weights) -> tuple[Weights, Weights]:
     return (renamed, other) if renamed else (first, other)
 
 
-def combine(found: Iterable[Distance], name: str, part: Part | None = None) -> Distance:
+def combine(found: Iterable[Distance], name: str, at: ModuleAt | None = None) -> Distance:
     """Return several distances as the one of all their entries together.
 
     Args:
         found: At least one distance.
         name: What to call the group.
-        part: What the group stands for; by default the place of its first tensor.
+        at: Layer and module of the group; by default those of its first tensor.
 
     Raises:
         ValueError: There is nothing to combine.
@@ -203,30 +203,32 @@ def combine(found: Iterable[Distance], name: str, part: Part | None = None) -> D
         raise ValueError("no distances to combine")
     return Distance(
         name=name,
-        part=part or members[0].part,
+        at=at or members[0].at,
         tensors=sum(d.tensors for d in members),
         entries=sum(d.entries for d in members),
         **vars(Sums.over(members)),
     )
 
 
-def grouped(found: Iterable[Distance], key: Callable[[Part], _Key | None]) -> dict[_Key, Distance]:
+def grouped(
+    found: Iterable[Distance], key: Callable[[ModuleAt], _Key | None]
+) -> dict[_Key, Distance]:
     """Sum distances up by a key of their place; where the key is None they are left out.
 
     >>> w = torch.ones(1)
     >>> model = {"layers.0.q.weight": w, "layers.0.q.bias": w, "layers.1.q.weight": w, "head.w": w}
-    >>> by_layer = grouped(distances(model, model), lambda part: part.layer)
+    >>> by_layer = grouped(distances(model, model), lambda at: at.layer)
     >>> {layer: distance.tensors for layer, distance in by_layer.items()}
     {0: 2, 1: 1}
     """
     members: dict[_Key, list[Distance]] = {}
     for distance in found:
-        if (own := key(distance.part)) is not None:
+        if (own := key(distance.at)) is not None:
             members.setdefault(own, []).append(distance)
     return {own: combine(held, str(own)) for own, held in members.items()}
 
 
-def parts_of(names: Iterable[str]) -> dict[str, Part]:
+def modules_of(names: Iterable[str]) -> dict[str, ModuleAt]:
     """Tell layer and module of every tensor of a model from its name.
 
     The first number in the name of a list of layers is the layer, and what follows it, without
@@ -234,8 +236,8 @@ def parts_of(names: Iterable[str]) -> dict[str, Part]:
     model's name before it. In a model of several lists (encoder and decoder), the list is part of
     the module. Where no list has one of the usual names, the first number in any name is the layer.
 
-    >>> list(parts_of(["bert.encoder.layer.3.attention.self.query.weight"]).values())
-    [Part(layer=3, module='attention.self.query')]
+    >>> list(modules_of(["bert.encoder.layer.3.attention.self.query.weight"]).values())
+    [ModuleAt(layer=3, module='attention.self.query')]
     """
     names = list(names)
     places = {name: layer_of(name) for name in names}
@@ -243,15 +245,15 @@ def parts_of(names: Iterable[str]) -> dict[str, Part]:
         places = {name: _numbered(name) for name in names}
     lists = list(dict.fromkeys(place.prefix for place in places.values() if place))
     model = _common_start(lists)
-    return {name: _part(name, place, lists, model) for name, place in places.items()}
+    return {name: _module_at(name, place, lists, model) for name, place in places.items()}
 
 
-def _numbered(name: str) -> Place | None:
+def _numbered(name: str) -> LayerName | None:
     words = name.split(".")
     at = next((i for i, word in enumerate(words) if word.isascii() and word.isdigit()), None)
     if at is None or at + 1 == len(words):
         return None
-    return Place(".".join(words[:at]), int(words[at]), ".".join(words[at + 1 :]))
+    return LayerName(".".join(words[:at]), int(words[at]), ".".join(words[at + 1 :]))
 
 
 def _common_start(lists: list[str]) -> str:
@@ -264,12 +266,12 @@ def _sum_of_squares(run: Tensor) -> float:
     return float(run.square().sum())
 
 
-def _part(name: str, place: Place | None, lists: list[str], model: str) -> Part:
+def _module_at(name: str, place: LayerName | None, lists: list[str], model: str) -> ModuleAt:
     if place is None:
-        return Part(None, _bare(name.removeprefix(model)))
+        return ModuleAt(None, _bare(name.removeprefix(model)))
     own, layer, rest = place
     stack = f"{own.removeprefix(model)}: " if len(lists) > 1 else ""
-    return Part(layer, stack + _bare(rest))
+    return ModuleAt(layer, stack + _bare(rest))
 
 
 def _bare(name: str) -> str:
@@ -278,26 +280,26 @@ def _bare(name: str) -> str:
     return module if module and last in ("weight", "bias") else name
 
 
-def _measured(name: str, part: Part, first: Weights, other: Weights) -> Distance:
+def _measured(name: str, at: ModuleAt, first: Weights, other: Weights) -> Distance:
     pairs = zip(in_pieces(first, name), in_pieces(other, name), strict=True)
     sums = Sums.over(Sums.between(a, b) for a, b in pairs)
     entries = outline(first, name).entries
-    return Distance(name=name, part=part, tensors=1, entries=entries, **vars(sums))
+    return Distance(name=name, at=at, tensors=1, entries=entries, **vars(sums))
 
 
-def as_table(found: Iterable[Distance]) -> tuple[list[str], list[int], Mapping[Part, Distance]]:
+def as_table(found: Iterable[Distance]) -> tuple[list[str], list[int], Mapping[ModuleAt, Distance]]:
     """Lay distances out as modules against layers.
 
     Returns:
         Modules in the order of the model, layers from the first to the last, and the distance of
-        each pair of them that there is; modules outside the layers have the layer None.
+        each pair that exists; modules outside the layers have the layer None.
 
     >>> w = torch.ones(1)
     >>> model = {"layers.0.q.weight": w, "layers.1.q.weight": w, "head.weight": w}
     >>> as_table(distances(model, model))[:2]
     (['q', 'head'], [0, 1])
     """
-    cells = grouped(found, lambda part: part)
-    modules = list(dict.fromkeys(part.module for part in cells))
-    layers = sorted({part.layer for part in cells if part.layer is not None})
+    cells = grouped(found, lambda at: at)
+    modules = list(dict.fromkeys(at.module for at in cells))
+    layers = sorted({at.layer for at in cells if at.layer is not None})
     return modules, layers, cells

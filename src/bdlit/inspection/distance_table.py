@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bdlit.formatting import percent, printable
-from bdlit.inspection.distance import Distance, Part, as_table, combine, grouped
+from bdlit.inspection.distance import Distance, ModuleAt, as_table, combine, grouped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,14 +47,14 @@ def _distance_table(
     heads = [str(first) if first == last else f"{first}-{last}" for first, last in bands]
     for head in (*heads, "all", "cosine"):
         table.add_column(head, justify="right", no_wrap=True)
-    by_module = grouped(found, lambda part: part.module)
-    cells = grouped(found, lambda part: (part.module, _band(part, bands)))
+    by_module = grouped(found, lambda at: at.module)
+    cells = grouped(found, lambda at: (at.module, _band(at, bands)))
     usual = whole.relative_l2
     for module in ordered_modules(found):
         row = [cells.get((module, band)) for band in bands]
         table.add_row(Text(printable(module)), *_row([*row, by_module[module]], usual))
     table.add_section()
-    by_band = grouped(found, lambda part: _band(part, bands))
+    by_band = grouped(found, lambda at: _band(at, bands))
     table.add_row("all", *_row([*(by_band.get(band) for band in bands), whole], usual))
     return table
 
@@ -69,7 +69,7 @@ def ordered_modules(found: Sequence[Distance]) -> list[str]:
     ['embed', 'score']
     """
     modules, _, cells = as_table(found)
-    return module_order(modules, [part.module for part in cells if part.layer is None])
+    return module_order(modules, [at.module for at in cells if at.layer is None])
 
 
 def module_order(modules: Sequence[str], outside: Sequence[str]) -> list[str]:
@@ -99,10 +99,10 @@ def _bands(layers: Sequence[int], most: int) -> list[tuple[int, int]]:
     return [(layers[i], layers[min(i + width, len(layers)) - 1]) for i in starts]
 
 
-def _band(part: Part, bands: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    if part.layer is None:
+def _band(at: ModuleAt, bands: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    if at.layer is None:
         return None
-    layer = part.layer
+    layer = at.layer
     return next(band for band in bands if band[0] <= layer <= band[1])
 
 

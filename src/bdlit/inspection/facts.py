@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bdlit.errors import BdlitError
-from bdlit.inspection.config import (
-    Adapter,
+from bdlit.inspection.config_facts import (
+    AdapterSettings,
     adapter_of,
     architecture,
     facts_of_config,
@@ -75,7 +75,7 @@ class Inspection:
     ties: bool | None = None
     tied: tuple[tuple[str, ...], ...] = ()
     output_tied: bool = False
-    adapter: Adapter | None = None
+    adapter: AdapterSettings | None = None
     tokenizer: TokenizerFacts | None = None
     outlines: Mapping[str, Outline] = field(default_factory=dict, repr=False)
     head: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ def _locate(address: str | Path) -> _Place:
     if path.is_file():
         if path.suffix not in _FILE_FORMS:
             raise BdlitError(
-                f"{path} ends in '{path.suffix}', which is no checkpoint: give .safetensors, .bin, "
+                f"{path} ends in '{path.suffix}', not a checkpoint: give .safetensors, .bin, "
                 ".pt, .pth, .ckpt or a directory"
             )
         return _Place(_FILE_FORMS[path.suffix], None, (path,))
@@ -244,7 +244,7 @@ def _on_hub(address: str) -> tuple[str, ...] | None:
     repository, _, revision = address.partition("@")
     try:
         return tuple(HfApi().list_repo_files(repository, revision=revision or None))
-    except Exception:  # no network, no rights: the files that were fetched can still be told of
+    except Exception:  # no network, no rights: the files that were fetched can still be reported
         return None
 
 
@@ -276,7 +276,9 @@ def _hazards(place: _Place) -> Hazards:
 def _unknown(place: _Place, config: Mapping[str, Any]) -> tuple[str, ...]:
     said = []
     if place.folder is None:
-        said.append("a file alone: architecture, labels and tokenizer stand in its folder, if any")
+        said.append(
+            "a file alone: architecture, labels and tokenizer are in its folder, if anywhere"
+        )
     elif not config:
         said.append("no config.json: architecture and labels are not known")
     if place.elsewhere is None:

@@ -70,7 +70,7 @@ def find_hazards(files: Mapping[str, Path], absent: Sequence[str] = ()) -> Hazar
 
     Args:
         files: Name within the checkpoint to file.
-        absent: Names of files that the checkpoint has elsewhere, of which only the names are known.
+        absent: Names of files that the checkpoint has elsewhere, known by name only.
 
     >>> find_hazards({}, absent=["modeling_x.py", "pytorch_model.bin"]).found
     ['modeling_x.py', 'pytorch_model.bin (not looked into)']
@@ -114,7 +114,7 @@ def look_into(name: str, path: Path) -> Pickle:
     return Pickle(name, tuple(sorted(n for n in named if not _OF_TENSORS.fullmatch(n))), known)
 
 
-# What `torch.save` of a state dict names; `torch.storage._load_from_bytes`, say, is not here, as
+# What `torch.save` of a state dict names; `torch.storage._load_from_bytes`, for example, is not here, as
 # it unpickles again.
 _OF_TENSORS = re.compile(
     r"collections\.OrderedDict"
@@ -201,7 +201,7 @@ def _settings(name: str, path: Path) -> tuple[list[str], bool]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        return [], False  # what is no JSON is no setting either
+        return [], False  # a file that is not JSON holds no settings
     found = [f"{name}: {text}" for text in _running(content)]
     return found, isinstance(content, Mapping) and bool(content.get("chat_template"))
 

@@ -51,7 +51,7 @@ def distance_plot(comparison: Comparison) -> Figure:
     """Draw relative L2 distances as a heat map of modules against layers, on a logarithmic scale.
 
     The column `all` is a module over all layers; modules outside the layers have that one alone.
-    Cells that are white are no farther than nothing at all.
+    White cells are those without any distance.
 
     Args:
         comparison: Two checkpoints with at least one distance between them.
@@ -60,9 +60,9 @@ def distance_plot(comparison: Comparison) -> Figure:
         BdlitError: Matplotlib is not installed.
     """
     modules = ordered_modules(comparison.distances)
-    layers = sorted({d.part.layer for d in comparison.distances if d.part.layer is not None})
-    cells = grouped(comparison.distances, lambda part: (part.module, part.layer))
-    whole = grouped(comparison.distances, lambda part: part.module)
+    layers = sorted({d.at.layer for d in comparison.distances if d.at.layer is not None})
+    cells = grouped(comparison.distances, lambda at: (at.module, at.layer))
+    whole = grouped(comparison.distances, lambda at: at.module)
     rows = [[*(cells.get((m, layer)) for layer in layers), whole[m]] for m in modules]
     columns = [*map(str, layers), _OUTSIDE]
     width = 2.6 + 0.46 * len(columns) + 0.07 * max(map(len, modules))
@@ -117,7 +117,7 @@ def _write_numbers(axes: Axes, rows: Sequence[Sequence[Distance | None]], norm: 
 
 
 def _drawn(cell: Distance | None) -> float:
-    """Return a distance in percent; what is nothing, or no number, gets no colour."""
+    """Return a distance in percent; None and values that are not finite get no colour."""
     value = cell.relative_l2 if cell else None
     return 100 * value if value and isfinite(value) and log10(value) > -300 else nan
 

@@ -16,17 +16,17 @@ from bdlit.inspection.facts import Inspection
 if TYPE_CHECKING:
     from rich.console import Console
 
-_MOST = 5  # names told of a longer list
+_MOST = 5  # names shown of a longer list
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One checkpoint beside the first one.
+    """One checkpoint, compared with the first one.
 
     Attributes:
         first: Address of the first.
         other: Address of the other.
-        differences: What hinders a merge.
+        differences: What stands against a merge.
         distances: How far the tensors of both are apart; empty if none could be measured.
     """
 
@@ -181,7 +181,7 @@ def _print_facts(console: Console, heading: str, said: Mapping[str, str]) -> Non
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, text in said.items():
-        # A Text each: what files say is no markup.
+        # A Text each: what files say is not markup.
         grid.add_row(Text(f"  {name}"), Text(text, style=_style(name, text)))
     console.print(grid)
     console.print()

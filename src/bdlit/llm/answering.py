@@ -1,4 +1,4 @@
-"""What can be asked: prompts in, one answer for each out."""
+"""What can be asked: it takes prompts and gives one answer for each."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class CachedLLM(LLM):
         except OSError as error:
             raise BdlitError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise BdlitError(f"{path} is no kept answer ({error}): remove the file") from error
+            raise BdlitError(f"{path} is not a kept answer ({error}): remove the file") from error
 
     def _keep(self, prompt: str, answer: str) -> None:
         record = {**self.identity, "prompt": prompt, "answer": answer}

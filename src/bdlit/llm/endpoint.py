@@ -78,7 +78,7 @@ class EndpointLLM(LLM):
         """Yield each answer as it comes.
 
         Raises:
-            BdlitError: The server is down, slow or refuses, or what it sends is no answer; or the
+            BdlitError: The server is down, slow or refuses, or its reply is not an answer; or the
                 client library is not installed.
         """
         if not prompts:
@@ -97,7 +97,7 @@ class EndpointLLM(LLM):
                             failure = failure or error
                         else:
                             yield asked[future], answer
-                    if failure is not None:  # what is under way may end, no more is begun
+                    if failure is not None:  # requests in flight may end, no new ones start
                         pending = {future for future in pending if not future.cancel()}
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -138,7 +138,7 @@ class EndpointLLM(LLM):
             ) from error
         except APIConnectionError as error:
             raise BdlitError(
-                f"cannot reach {self.base_url} ({tries}): start the server, or mend base_url"
+                f"cannot reach {self.base_url} ({tries}): start the server, or fix base_url"
             ) from error
         except APIStatusError as error:
             raise BdlitError(

@@ -19,7 +19,7 @@ class LocalLLM(LLM):
     """A causal language model of transformers, from a directory or a hub id.
 
     It is loaded when it is first asked: safetensors only, no code of its own. The prompt goes
-    through the tokenizer's chat template where there is one, and in as it is where there is none.
+    through the tokenizer's chat template if it has one, and as it is otherwise.
     Prompts are answered one at a time, each with random numbers of its own that follow from the
     seed and the prompt.
 

@@ -29,7 +29,7 @@ def read_template(path: Path | Traversable, fields: Collection[str]) -> str:
         found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
     except ValueError as error:
         raise BdlitError(
-            f"template {path} will not do ({error}): write a brace that is no field twice"
+            f"template {path} is not valid ({error}): double every brace that marks no field"
         ) from error
     if found != set(fields):
         raise BdlitError(

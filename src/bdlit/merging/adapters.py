@@ -99,7 +99,7 @@ def factors_average(
     *,
     head: AdapterHead = "keep_suspect",
 ) -> Adapter:
-    """Return the mean of the factors A beside the mean of the factors B: no average of models.
+    """Return the mean of the factors A and the mean of the factors B: not an average of models.
 
     mean(B) @ mean(A) holds products of one adapter's B with another's A, which belong to no
     model, and of each adapter's own change only the square of its share: a quarter of it where
@@ -160,7 +160,7 @@ def low_rank(delta: Float[Tensor, "out in"], rank: int) -> LowRank:
         singular values, and the relative error, which is 0 for a change of zeros.
 
     Raises:
-        BdlitError: The change is no matrix of finite numbers, or the rank does not fit it.
+        BdlitError: The change is not a matrix of finite numbers, or the rank does not fit it.
 
     Reference: Eckart and Young 1936, "The approximation of one matrix by another of lower rank".
 

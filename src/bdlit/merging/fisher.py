@@ -49,7 +49,7 @@ def fisher_average(
     Reference: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
         arXiv:2111.09832.
     Deviation: The floor holds for all models, where the published code floors the first alone;
-        there is no normalising unless it is asked for, where it is the default there.
+        it normalises only if asked to, where they do so by default.
 
     >>> import torch
     >>> models = [{"w": torch.tensor([0.0, 0.0])}, {"w": torch.tensor([4.0, 4.0])}]

@@ -47,7 +47,7 @@ def passthrough(
         that it was. At another depth it needs a config of its own: `bdlit.weights.depth`.
 
     Raises:
-        BdlitError: There is no such model or layer, a model has no layers, or a layer does not
+        BdlitError: A model or layer does not exist, a model has no layers, or a layer does not
             fit in its new place.
 
     Reference: Goddard et al. 2024, "Arcee's MergeKit: A Toolkit for Merging Large Language
@@ -123,12 +123,12 @@ def _require_layers(layers: Sequence[tuple[int, int]], depths: Sequence[int]) ->
     for place, (model, layer) in enumerate(layers):
         if not 0 <= model < len(depths):
             raise BdlitError(
-                f"layer {place} of the result is to come from model {model}, and there are "
+                f"layer {place} of the result should come from model {model}, but there are "
                 f"{len(depths)}: count them from 0"
             )
         if not 0 <= layer < depths[model]:
             raise BdlitError(
-                f"layer {place} of the result is to be layer {layer} of model {model}, which has "
+                f"layer {place} of the result would be layer {layer} of model {model}, which has "
                 f"{depths[model]}: count them from 0"
             )
 
@@ -170,10 +170,10 @@ def _require_fit(
     models: Sequence[Weights], sources: Mapping[str, _Source], forms: Mapping[str, Outline]
 ) -> None:
     """Refuse sources of other names or shapes than the first model has in their place."""
-    mend = "leave the layer in its place, or merge models of one architecture only"
+    advice = "leave the layer in its place, or merge models of one architecture only"
     for name, form in forms.items():
         if name not in sources:
-            raise BdlitError(f"the result would lack {name}: {mend}")
+            raise BdlitError(f"the result would lack {name}: {advice}")
         model, own = sources[name]
         if own not in models[model]:
             raise BdlitError(f"model {model} lacks {own}: merge models of one architecture only")
@@ -185,4 +185,4 @@ def _require_fit(
             )
     for name, (model, own) in sources.items():
         if name not in forms:
-            raise BdlitError(f"{own} of model {model} has no place as {name}: {mend}")
+            raise BdlitError(f"{own} of model {model} has no place as {name}: {advice}")

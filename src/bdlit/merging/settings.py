@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from bdlit.errors import BdlitError, did_you_mean
 
 Trim: TypeAlias = Literal["model", "tensor"]
-"""What the largest entries are sought in: the whole task vector, or each tensor by itself."""
+"""Where the largest entries are searched: in the whole task vector, or in each tensor alone."""
 
 ZeroSum: TypeAlias = Literal["majority", "positive"]
 """Sign elected where the models cancel exactly: that of most entries of the model, or +."""

@@ -26,7 +26,7 @@ PARALLEL = 0.9995
 
 
 def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
-    """Return the point at `t` of the arc from one model to another, each tensor by itself.
+    """Return the point at `t` of the arc from one model to another, each tensor on its own.
 
     With the angle phi between two flattened tensors a and b this is
     `(sin((1 - t) * phi) * a + sin(t * phi) * b) / sin(phi)`: the directions turn evenly and the

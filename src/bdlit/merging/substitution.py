@@ -1,4 +1,4 @@
-"""Substitution: some modules of some layers are another model's, all else is the suspect's."""
+"""Substitution: some modules of some layers come from another model, the rest from the suspect."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
     from bdlit.weights import Read
 
-Cell: TypeAlias = tuple[str, int]
-"""One module of one layer: (module, layer), such as `("attention.self.query", 3)`. A part of a
-module that packs several into one matrix is written `("attn.c_attn[0/3]", 3)`: of three equal parts
-of its outputs, the first. Modules that are only of use together are joined by `+`."""
+LayerModule: TypeAlias = tuple[str, int]
+"""One module of one layer: (module, layer), such as `("attention.self.query", 3)`. Where a matrix
+packs several modules, one block of it is written `("attn.c_attn[0/3]", 3)`: the first of three
+equal blocks of its outputs. Modules that only work together are joined by `+`."""
 
-_PART = re.compile(r"(?P<module>[^\[\]]+)(\[(?P<index>\d+)/(?P<count>\d+)\])?")
+_NAME = re.compile(r"(?P<module>[^\[\]]+)(\[(?P<index>\d+)/(?P<count>\d+)\])?")
 
 
-class Part(NamedTuple):
-    """Some outputs of a module: part `at`, from 0, `of` so many equal ones."""
+class Block(NamedTuple):
+    """Some outputs of a module: block number `at`, from 0, `of` so many equal blocks."""
 
     at: int
     of: int
 
 
-def part_of(text: str) -> tuple[str, Part]:
-    """Read a module's name, with or without a part.
+def block_of(text: str) -> tuple[str, Block]:
+    """Read a module's name, with or without a block.
 
     Raises:
-        BdlitError: It is no such name, or the part is not among the parts.
+        BdlitError: The name cannot be read, or its block number is too high.
 
-    >>> part_of("attn.c_attn[2/3]")
-    ('attn.c_attn', Part(at=2, of=3))
+    >>> block_of("attn.c_attn[2/3]")
+    ('attn.c_attn', Block(at=2, of=3))
     """
-    match = _PART.fullmatch(text)
+    match = _NAME.fullmatch(text)
     index, count = (int(match["index"] or 0), int(match["count"] or 1)) if match else (0, 0)
     if match is None or index >= count:
         raise BdlitError(
-            f"'{text}' is no module: write attention.self.query, say, or attn.c_attn[0/3] for the "
+            f"'{text}' is not a module: write attention.self.query, or attn.c_attn[0/3] for the "
             "first third of a packed one"
         )
-    return match["module"], Part(index, count)
+    return match["module"], Block(index, count)
 
 
-def parts_of(text: str) -> list[tuple[str, Part]]:
+def blocks_of(text: str) -> list[tuple[str, Block]]:
     """Read the names of modules that go together, joined by `+`.
 
     Raises:
-        BdlitError: One of them is no name, or has no such part.
+        BdlitError: One of the names cannot be read, or its block number is too high.
 
-    >>> parts_of("attention.self.in_proj+attention.self")
-    [('attention.self.in_proj', Part(at=0, of=1)), ('attention.self', Part(at=0, of=1))]
+    >>> blocks_of("attention.self.in_proj+attention.self")
+    [('attention.self.in_proj', Block(at=0, of=1)), ('attention.self', Block(at=0, of=1))]
     """
-    return [part_of(name) for name in text.split("+")]
+    return [block_of(name) for name in text.split("+")]
 
 
-def grid(modules: Iterable[str], layers: Iterable[int]) -> frozenset[Cell]:
+def grid(modules: Iterable[str], layers: Iterable[int]) -> frozenset[LayerModule]:
     """Return every one of the modules in every one of the layers.
 
     >>> sorted(grid(["mlp.c_fc"], range(2)))
@@ -74,7 +74,7 @@ def grid(modules: Iterable[str], layers: Iterable[int]) -> frozenset[Cell]:
     return frozenset((module, layer) for module in modules for layer in columns)
 
 
-def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> LazyWeights:
+def substitute(suspect: Weights, donor: Weights, cells: Collection[LayerModule]) -> LazyWeights:
     """Return the suspect with the donor's weights and biases in some modules of some layers.
 
     Args:
@@ -124,19 +124,19 @@ def substitute(suspect: Weights, donor: Weights, cells: Collection[Cell]) -> Laz
 
 
 def require_donor(
-    suspect: Weights, donor: Weights, replaced: Mapping[str, Collection[Part]], label: str
+    suspect: Weights, donor: Weights, replaced: Mapping[str, Collection[Block]], label: str
 ) -> None:
-    """Refuse a donor whose modules cannot take the place of the suspect's.
+    """Refuse a donor whose modules cannot replace the suspect's.
 
     Args:
         suspect: The model to change.
         donor: The model to take modules from.
-        replaced: Names of tensors, with the parts of each that may be taken.
+        replaced: Names of tensors, with the blocks of each that may be taken.
         label: What the donor is called.
 
     Raises:
         BdlitError: It has another depth, or tensors of other names or shapes; or a tensor cannot
-            be cut into the parts.
+            be cut into the blocks.
     """
     ours, theirs = layer_lists(suspect), layer_lists(donor)
     if list(ours.values()) != list(theirs.values()):
@@ -145,15 +145,15 @@ def require_donor(
             "of the same depth"
         )
     require_compatible(suspect, [donor], replaced, labels=[label])
-    for name, parts in replaced.items():
-        _require_parts(name, outline(suspect, name).shape, parts)
+    for name, blocks in replaced.items():
+        _require_blocks(name, outline(suspect, name).shape, blocks)
 
 
 def _depth(lists: Mapping[str, int]) -> str:
     return " + ".join(map(str, lists.values())) or "no"
 
 
-def substituted_names(suspect: Weights, cells: Collection[Cell]) -> list[str]:
+def substituted_names(suspect: Weights, cells: Collection[LayerModule]) -> list[str]:
     """Return the names of the tensors that `substitute` changes, in the suspect's order.
 
     Raises:
@@ -163,25 +163,25 @@ def substituted_names(suspect: Weights, cells: Collection[Cell]) -> list[str]:
 
 
 def mixed(
-    ours: Tensor, theirs: Tensor, shape: Sequence[int], parts: Collection[Part], start: int = 0
+    ours: Tensor, theirs: Tensor, shape: Sequence[int], blocks: Collection[Block], start: int = 0
 ) -> Tensor:
-    """Return entries of which some parts of the outputs are theirs, and all else is ours.
+    """Return entries:  some blocks of the outputs are theirs, and the rest is ours.
 
     Args:
         ours: Entries of our tensor: all, or a flat run of them.
         theirs: The same entries of theirs.
         shape: Shape of the whole tensor.
-        parts: What is theirs. All parts give `theirs` itself, none gives `ours` itself.
+        blocks: What is theirs. All blocks give `theirs` itself, none gives `ours` itself.
         start: Where in the flattened tensor the entries begin.
 
     >>> import torch
-    >>> mixed(torch.zeros(4), torch.ones(4), [4], [Part(1, 2)])
+    >>> mixed(torch.zeros(4), torch.ones(4), [4], [Block(1, 2)])
     tensor([0., 0., 1., 1.])
     """
-    if not parts:
+    if not blocks:
         return ours
-    count = next(iter(parts)).of
-    if len(parts) == count:
+    count = next(iter(blocks)).of
+    if len(blocks) == count:
         return theirs
     import torch
 
@@ -189,45 +189,47 @@ def mixed(
     # Outputs are the rows of a Linear layer, and the columns of GPT-2's packed projections. A
     # packed matrix has more outputs than inputs.
     if shape[-1] > shape[0]:
-        part = entry % shape[-1] // (shape[-1] // count)
+        block = entry % shape[-1] // (shape[-1] // count)
     else:
-        part = entry // (prod(shape) // count)
-    theirs_here = torch.isin(part, torch.tensor([p.at for p in parts], device=ours.device))
+        block = entry // (prod(shape) // count)
+    theirs_here = torch.isin(block, torch.tensor([each.at for each in blocks], device=ours.device))
     return torch.where(theirs_here.view(ours.shape), theirs, ours)
 
 
-def _replaced(suspect: Weights, cells: Collection[Cell]) -> dict[str, set[Part]]:
-    """Return the tensors in the cells, with the parts of each that are taken."""
-    wanted = _parts(cells)
+def _replaced(suspect: Weights, cells: Collection[LayerModule]) -> dict[str, set[Block]]:
+    """Return the tensors in the cells, with the blocks of each that are taken."""
+    wanted = _blocks(cells)
     _require_cells(suspect, wanted)
-    return {name: parts for name in suspect if (parts := wanted.get(_cell(name)))}
+    return {name: blocks for name in suspect if (blocks := wanted.get(_layer_module(name)))}
 
 
-def _parts(cells: Iterable[Cell]) -> dict[Cell | None, set[Part]]:
-    """Collect the parts that are taken of each module."""
-    found: dict[Cell | None, set[Part]] = {}
+def _blocks(cells: Iterable[LayerModule]) -> dict[LayerModule | None, set[Block]]:
+    """Collect the blocks that are taken of each module."""
+    found: dict[LayerModule | None, set[Block]] = {}
     for text, layer in cells:
-        for module, part in parts_of(text):
-            found.setdefault((module, layer), set()).add(part)
+        for module, block in blocks_of(text):
+            found.setdefault((module, layer), set()).add(block)
     return found
 
 
-def _require_parts(name: str, shape: Sequence[int], parts: Collection[Part]) -> None:
-    counts = {part.of for part in parts}
+def _require_blocks(name: str, shape: Sequence[int], blocks: Collection[Block]) -> None:
+    counts = {block.of for block in blocks}
     if len(counts) > 1:
-        raise BdlitError(f"'{name}' is cut into parts in several ways ({sorted(counts)}): give one")
+        raise BdlitError(
+            f"'{name}' is cut into blocks in several ways ({sorted(counts)}): give one"
+        )
     count = counts.pop()
     outputs = max(shape[0], shape[-1]) if shape else 1
     if outputs % count:
-        raise BdlitError(f"'{name}' has {outputs} outputs, which {count} parts cannot share")
+        raise BdlitError(f"'{name}' has {outputs} outputs, which {count} blocks cannot share")
 
 
-def _cell(name: str) -> Cell | None:
+def _layer_module(name: str) -> LayerModule | None:
     place = layer_of(name)
     return None if place is None else (module_of(name), place.layer)
 
 
-def _require_cells(suspect: Weights, cells: Iterable[Cell | None]) -> None:
+def _require_cells(suspect: Weights, cells: Iterable[LayerModule | None]) -> None:
     known = layer_modules(suspect)
     for module, layer in sorted(filter(None, cells)):
         if not known:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bdlit.errors import BdlitError
-from bdlit.merging.substitution import Cell, substitute, substituted_names
+from bdlit.merging.substitution import LayerModule, substitute, substituted_names
 from bdlit.weights import LazyWeights
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
 
 
-def switch(rest: Weights, models: Sequence[Weights], sources: Mapping[Cell, int]) -> LazyWeights:
+def switch(
+    rest: Weights, models: Sequence[Weights], sources: Mapping[LayerModule, int]
+) -> LazyWeights:
     """Return a model whose modules come from several models.
 
     Args:
@@ -27,7 +29,7 @@ def switch(rest: Weights, models: Sequence[Weights], sources: Mapping[Cell, int]
         `switched`.
 
     Raises:
-        BdlitError: A source is no model, or the models lack such a module or do not fit.
+        BdlitError: A source is not a model, or the models lack such a module or do not fit.
 
     Reference: Li et al. 2025, "Defending against Backdoor Attacks via Module Switching",
         arXiv:2504.05902.
@@ -42,7 +44,7 @@ def switch(rest: Weights, models: Sequence[Weights], sources: Mapping[Cell, int]
     for (module, layer), source in sources.items():
         if not 0 <= source < len(models):
             raise BdlitError(
-                f"'{module}' of layer {layer} is to come from model {source}, and there are "
+                f"'{module}' of layer {layer} should come from model {source}, but there are "
                 f"models 0 to {len(models) - 1}"
             )
     result = substitute(rest, rest, ())
@@ -55,7 +57,7 @@ def switch(rest: Weights, models: Sequence[Weights], sources: Mapping[Cell, int]
     return result
 
 
-def switched_names(rest: Weights, sources: Mapping[Cell, int], but: int) -> list[str]:
+def switched_names(rest: Weights, sources: Mapping[LayerModule, int], but: int) -> list[str]:
     """Return the names of the tensors that come from other models than one, in whole or in part.
 
     Args:
@@ -66,5 +68,5 @@ def switched_names(rest: Weights, sources: Mapping[Cell, int], but: int) -> list
     return substituted_names(rest, {cell for cell, source in sources.items() if source != but})
 
 
-def _of(sources: Mapping[Cell, int], position: int) -> set[Cell]:
+def _of(sources: Mapping[LayerModule, int], position: int) -> set[LayerModule]:
     return {cell for cell, source in sources.items() if source == position}

@@ -1,0 +1,13 @@
+from .compatibility import Matching as Matching
+from .held import Held as Held
+from .held import HeldModel as HeldModel
+from .hold import hold as hold
+from .measure import Measure as Measure
+from .purify import Purified as Purified
+from .purify import purify as purify
+from .saved import SavedSuspect as SavedSuspect
+from .saved import open_suspect as open_suspect
+from .suspect import LiveSuspect as LiveSuspect
+from .suspect import Suspect as Suspect
+from .suspect import Writing as Writing
+from .verify import verify as verify

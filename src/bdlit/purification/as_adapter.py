@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bdlit.defenses.base import Defended, Defense
 from bdlit.errors import BdlitError
-from bdlit.purification.held import Job
+from bdlit.purification.held import HeldModel
 from bdlit.weights import Adapter, AdapterWeights, Factors, LazyWeights
 from bdlit.weights.adapters.config import config_for
 from bdlit.weights.adapters.factors import wide_dtype
@@ -18,16 +20,44 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
 
 
-def exact_adapter(job: Job, suspect: Weights) -> Adapter | None:
+@dataclass(frozen=True, kw_only=True)
+class AsAdapter(Defended):
+    """A result that is written as an adapter.
+
+    Attributes:
+        adapter: The adapter; `weights` are the tensors that it changes, as in the merged model.
+    """
+
+    adapter: Adapter
+
+
+def exact_adapter(
+    defense: Defense, suspect: Weights, others: Sequence[HeldModel]
+) -> AsAdapter | None:
     """Return what the defense makes of adapters as one adapter, if there is an exact one.
 
     Raises:
         BdlitError: The adapters do not fit each other.
     """
-    others = [other.weights for other in job.others if isinstance(other.weights, AdapterWeights)]
-    if not isinstance(suspect, AdapterWeights) or not others or len(others) < len(job.others):
+    adapted = [each.weights for each in others if isinstance(each.weights, AdapterWeights)]
+    if not isinstance(suspect, AdapterWeights) or not adapted or len(adapted) < len(others):
         return None
-    return job.defense.apply_to_adapters(suspect, others)
+    found = defense.apply_to_adapters(suspect, adapted)
+    return None if found is None else as_adapter(found, suspect, len(others), {})
+
+
+def as_adapter(
+    adapter: Adapter, suspect: AdapterWeights, others: int, notes: Mapping[str, Any]
+) -> AsAdapter:
+    """Return an adapter as the result of a defense."""
+    changed = {**dict.fromkeys(adapter.factors), **dict.fromkeys(adapter.saved)}
+    return AsAdapter(
+        weights=dense_view(adapter, suspect),
+        merged=list(changed),
+        copied=[name for name in suspect if name not in changed],
+        notes={"models": others + 1, "form": "adapter", **notes},
+        adapter=adapter,
+    )
 
 
 def low_rank_adapter(

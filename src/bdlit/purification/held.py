@@ -1,32 +1,27 @@
-"""What a defender holds beside the suspect: saved models, opened, checked, and put into a job."""
+"""What a defender holds beside the suspect: models with hashes, rows, and how it was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlit.defenses.base import Defense, Resources
-from bdlit.errors import BdlitError
+from bdlit.recipe import Recipe
 from bdlit.types import Example, Weights
-from bdlit.weights import fingerprint, open_weights, require_compatible
+from bdlit.weights import fingerprint
 
 if TYPE_CHECKING:
-    from bdlit.data.base import TextDataModule
     from bdlit.training.dynamics import TrainingSet
-    from bdlit.training.train import FineTune
-    from bdlit.victims.base import Victim
-
 
 ARCHIVE = "trained"
 """Folder, beside a run's results, of the models that defenses have trained."""
 
 
 @dataclass(frozen=True)
-class Relative:
-    """A saved model beside the suspect.
+class HeldModel:
+    """A model beside the suspect.
 
     Attributes:
         name: How it is called in records: its address, or a name in a study.
@@ -47,116 +42,63 @@ class Relative:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One defense to be run on a suspect, with what the defender holds.
+class Held:
+    """Everything at hand for the purification of one suspect.
 
     Attributes:
-        name: Name of the defense in folders, logs and results.
-        defense: The method.
-        others: Other models.
+        others: Other models, checked against the suspect.
         base: The checkpoint that all were fine-tuned from.
         clean: Trusted clean rows.
-        victim: The suspect as a module to run, a plain Hugging Face model.
-        suspect_train: The suspect's untrusted training set.
-        workspace: Folder for what a long computation has finished.
+        texts: Plain texts.
+        training: The suspect's untrusted training set, with the marks that defenses never see.
+        start: Gives the weights that the suspect's own training began with.
+        recipe: How the suspect was trained.
         archive: Folder of models that defenses have trained.
+        keep: Names of the suspect's tensors that the others lack or have in another shape, and
+            that stay the suspect's own.
     """
 
-    name: str
-    defense: Defense
-    others: Sequence[Relative] = ()
-    base: Relative | None = None
+    others: Sequence[HeldModel] = ()
+    base: HeldModel | None = None
     clean: Sequence[Example] = ()
-    victim: Victim | None = None
-    suspect_train: TrainingSet | None = None
-    workspace: Path | None = None
+    texts: Sequence[str] = ()
+    training: TrainingSet | None = None
+    start: Callable[[], Weights] | None = field(default=None, repr=False)
+    recipe: Recipe | None = None
     archive: Path | None = None
+    keep: Sequence[str] = ()
 
     @property
-    def resources(self) -> Resources:
-        """What the defense may be given; it gets what it declares, and not what is not there."""
-        return Resources(
-            others=[other.weights for other in self.others],
-            base=self.base.weights if self.base else None,
-            clean=list(self.clean) or None,
-            victim=self.victim,
-            suspect_train=self.suspect_train,
-            finetune=self._finetune(),
-            workspace=self.workspace,
-            archive=self.archive,
-        )
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The same in words, for the record: names and hashes, which are read now."""
-        return {
-            "others": [other.described() for other in self.others],
-            "base": self.base.described() if self.base and "base" in self.defense.needs else None,
-            **({"clean": len(self.clean)} if "clean" in self.defense.uses else {}),
-            **({"suspect_train": self._training()} if "suspect_train" in self.defense.uses else {}),
+    def names(self) -> set[str]:
+        """Names of the resources that are at hand, without those that need a runnable suspect."""
+        held: Mapping[str, object] = {
+            "others": self.others,
+            "base": self.base,
+            "clean": self.clean,
+            "texts": self.texts,
+            "suspect_train": self.training,
+            "oracle": self.training is not None and self.training.oracle,
         }
+        return {name for name, value in held.items() if value} | {"workspace", "archive"}
 
-    def _finetune(self) -> FineTune | None:
-        if self.victim is None or "finetune" not in self.defense.uses:
-            return None
-        from bdlit.training.train import finetune_like
-
-        return finetune_like(self.victim)
-
-    def _training(self) -> dict[str, int] | None:
-        """Return the size of the untrusted training set, and how many epochs were logged."""
-        if self.suspect_train is None:
-            return None
-        certainty = self.suspect_train.certainty
-        epochs = 0 if certainty is None else certainty.shape[1]
-        return {"rows": len(self.suspect_train.rows), "epochs": epochs}
-
-
-def require_clean_rows(defenses: Mapping[str, Defense], data: TextDataModule) -> None:
-    """Refuse defenses that need trusted clean rows where the data keeps none.
-
-    Raises:
-        BdlitError: A defense needs clean rows, and the data's `clean_pool_size` is 0.
-    """
-    needy = [name for name, defense in defenses.items() if defense.needs_clean]
-    if needy and not data.clean_pool_size:
-        raise BdlitError(
-            f"{', '.join(needy)} needs trusted clean rows, and data '{data.name}' keeps none: "
-            "set its clean_pool_size (100, say)"
-        )
+    def given(self, uses: Sequence[str]) -> dict[str, Any]:
+        """Return in words what a defense is given, for the record: hashes are computed now."""
+        found: dict[str, Any] = {
+            "others": [other.described() for other in self.others],
+            "base": self.base.described() if self.base and "base" in uses else None,
+        }
+        if "clean" in uses:
+            found["clean"] = len(self.clean)
+        if "texts" in uses:
+            found["texts"] = len(self.texts)
+        if "suspect_train" in uses:
+            found["suspect_train"] = _training(self.training)
+        return found
 
 
-def open_relative(address: str, victim: Victim, name: str | None = None) -> Relative:
-    """Open a saved model and require that it can be merged with the victim.
-
-    Args:
-        address: What `open_weights` takes.
-        victim: The suspect, as a plain Hugging Face model (see `Victim.dense`).
-        name: Name in records; the address by default.
-
-    Raises:
-        BdlitError: There is no model, its tensors have other names or shapes, or its tokenizer
-            has another vocabulary.
-    """
-    from bdlit.weights.network import model_weights
-
-    weights = open_weights(address)
-    require_compatible(model_weights(victim.network()), [weights], labels=[address])
-    _require_same_vocabulary(victim, address)
-    return Relative(name or address, weights)
-
-
-def _require_same_vocabulary(victim: Victim, address: str) -> None:
-    directory = Path(address)
-    if victim.tokenizer is None or not (directory / "tokenizer_config.json").is_file():
-        return  # bare weights bring no tokenizer; their shapes have been compared
-    from transformers import AutoTokenizer
-
-    theirs = AutoTokenizer.from_pretrained(directory).get_vocab()
-    ours = victim.tokenizer.get_vocab()
-    if theirs != ours:
-        word = min(theirs.items() ^ ours.items())[0]
-        raise BdlitError(
-            f"{address} has another vocabulary than the suspect (they differ at '{word}'): "
-            "models can be merged only if they share one tokenizer"
-        )
+def _training(training: TrainingSet | None) -> dict[str, int] | None:
+    """Return the size of the untrusted training set, and how many epochs were logged."""
+    if training is None:
+        return None
+    certainty = training.certainty
+    return {"rows": len(training.rows), "epochs": 0 if certainty is None else certainty.shape[1]}

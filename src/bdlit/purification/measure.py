@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from bdlit.attacks.base import Attack
 from bdlit.data.base import TextDataModule
-from bdlit.defenses.input import InputDefense, evaluate_cleaned
 from bdlit.errors import BdlitError
+from bdlit.evaluation.evaluate import evaluate
+from bdlit.evaluation.guards import AnswerGuard, InputGuard
 from bdlit.tables import rows_hash
 from bdlit.types import Scores
 from bdlit.victims.base import Victim
@@ -19,8 +20,6 @@ from bdlit.victims.classifier import ClassifierVictim
 from bdlit.victims.generation import Decoding
 from bdlit.weights.checkpoint import open_checkpoint
 from bdlit.weights.labels import compare_labels
-
-Measured: TypeAlias = tuple[Scores, dict[str, Any]]
 
 
 class Measure:
@@ -99,9 +98,17 @@ class Measure:
             "precision": self._precision,
         }
 
-    def __call__(self, folder: Path, inputs: InputDefense | None = None) -> Measured:
-        """Return CACC and ASR of a saved model, and what a defense of its inputs had to say."""
-        return evaluate_cleaned(self.victim(folder), self.data, inputs)
+    def __call__(
+        self,
+        folder: Path,
+        *,
+        inputs: InputGuard | None = None,
+        answers: AnswerGuard | None = None,
+        notes: dict[str, Any] | None = None,
+    ) -> Scores:
+        """Return the scores of a saved model behind its guards; `notes` is given what they say."""
+        victim = self.victim(folder)
+        return evaluate(victim, self.data, inputs=inputs, answers=answers, notes=notes)
 
     def _require_same_classes(self, folder: Path) -> None:
         theirs = open_checkpoint(folder).labels
@@ -112,6 +119,19 @@ class Measure:
                 f"{folder} has its classes in the order {theirs}, and data '{self.data.name}' "
                 f"{ours}: every score would be wrong; give --data.label_names in the model's order"
             )
+
+
+def described(data: TextDataModule, victim: Victim) -> dict[str, Any]:
+    """Return what a running victim's numbers depend on beside its weights, ready for JSON."""
+    decoding = getattr(victim, "decoding", None)
+    trainer = victim._trainer
+    return {
+        "data": data.name,
+        "tests": {name: rows_hash(rows) for name, rows in data.test_rows.items()},
+        "max_length": getattr(victim, "max_length", None),
+        "decoding": asdict(decoding) if decoding is not None else None,
+        "precision": str(trainer.precision) if trainer is not None else None,
+    }
 
 
 def writes_text(folder: Path) -> bool:

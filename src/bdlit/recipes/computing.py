@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bdlit.recipes import formulas
-from bdlit.recipes.planning import Input, Step, plan
-from bdlit.recipes.recipe import Recipe
+from bdlit.recipes.merge_recipe import MergeRecipe
+from bdlit.recipes.planning import Input, TensorPlan, plan
 from bdlit.weights import LazyWeights, Outline, outline
 from bdlit.weights.layers import layer_lists
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
 
 
-def merge(recipe: Recipe, open: Callable[[str], Weights], *, seed: int = 0) -> LazyWeights:
+def merge(recipe: MergeRecipe, open: Callable[[str], Weights], *, seed: int = 0) -> LazyWeights:
     """Compute a recipe: the tensors that mergekit 0.1.5 makes of it.
 
     Tensors are computed in float32 (float64 where an input is float64) and rounded once. Integer
@@ -60,7 +60,7 @@ def merge(recipe: Recipe, open: Callable[[str], Weights], *, seed: int = 0) -> L
     )
 
 
-def _form(recipe: Recipe, step: Step, models: Mapping[str, Weights]) -> Outline:
+def _form(recipe: MergeRecipe, step: TensorPlan, models: Mapping[str, Weights]) -> Outline:
     first = _outline(step.inputs[0], models)
     if not first.is_float:
         return first
@@ -69,7 +69,7 @@ def _form(recipe: Recipe, step: Step, models: Mapping[str, Weights]) -> Outline:
     return Outline(first.shape, dtype, first.device)
 
 
-def _common_dtype(step: Step, models: Mapping[str, Weights]) -> torch.dtype:
+def _common_dtype(step: TensorPlan, models: Mapping[str, Weights]) -> torch.dtype:
     return reduce(torch.promote_types, (_outline(each, models).dtype for each in step.inputs))
 
 
@@ -78,7 +78,7 @@ def _outline(each: Input, models: Mapping[str, Weights]) -> Outline:
 
 
 def _computed(
-    recipe: Recipe, name: str, step: Step, models: Mapping[str, Weights], seed: int
+    recipe: MergeRecipe, name: str, step: TensorPlan, models: Mapping[str, Weights], seed: int
 ) -> Tensor:
     first = models[step.inputs[0].model][step.inputs[0].name]
     if not first.is_floating_point():
@@ -106,7 +106,7 @@ def _computed(
 
 
 def _from_vectors(
-    method: str, name: str, step: Step, read: Callable[[Input], Tensor], seed: int
+    method: str, name: str, step: TensorPlan, read: Callable[[Input], Tensor], seed: int
 ) -> Tensor:
     base = next(read(each) for each in step.inputs if each.is_base)
     others = [each for each in step.inputs if not each.is_base]
@@ -132,7 +132,7 @@ def _from_vectors(
     )
 
 
-def _notes(recipe: Recipe, steps: Mapping[str, Step]) -> dict[str, Any]:
+def _notes(recipe: MergeRecipe, steps: Mapping[str, TensorPlan]) -> dict[str, Any]:
     notes: dict[str, Any] = {
         "method": recipe.method,
         "models": list(recipe.addresses),

@@ -130,7 +130,7 @@ def keep_random(
     name: str,
     rescale: bool = True,
 ) -> Float[Tensor, " *shape"]:
-    """Return a task vector of which each entry stays with probability `density`.
+    """Return a task vector whose entries each stay with probability `density`.
 
     Deviation: What stays follows from (seed, index, name), not from torch's global generator, so
     the masks are not those of a run of mergekit; rates and rescaling are.

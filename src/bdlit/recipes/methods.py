@@ -1,4 +1,4 @@
-"""The methods of recipes, and the parameters of each: for whom they hold, and without a word."""
+"""The methods of recipes, and the parameters of each: their scopes and their defaults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Method:
+class MergeMethod:
     """What a method takes.
 
     Attributes:
@@ -46,8 +46,8 @@ class Method:
     models: int | None = None
 
 
-def _task_vectors(*, normalize: bool, rescale: bool) -> Method:
-    return Method(
+def _task_vectors(*, normalize: bool, rescale: bool) -> MergeMethod:
+    return MergeMethod(
         {
             "weight": Parameter("others"),
             "density": Parameter("others", 1.0),
@@ -61,13 +61,13 @@ def _task_vectors(*, normalize: bool, rescale: bool) -> Method:
 
 
 METHODS = {
-    "linear": Method({"weight": Parameter("each"), "normalize": Parameter("all", True)}),
-    "slerp": Method({"t": Parameter("all")}, base=True, models=2),
+    "linear": MergeMethod({"weight": Parameter("each"), "normalize": Parameter("all", True)}),
+    "slerp": MergeMethod({"t": Parameter("all")}, base=True, models=2),
     "task_arithmetic": _task_vectors(normalize=False, rescale=False),
     "ties": _task_vectors(normalize=True, rescale=False),
     "dare_linear": _task_vectors(normalize=False, rescale=True),
     "dare_ties": _task_vectors(normalize=False, rescale=True),
-    "passthrough": Method({"scale": Parameter("each", optional=True)}, models=1),
+    "passthrough": MergeMethod({"scale": Parameter("each", optional=True)}, models=1),
 }
 """The methods by name, with the defaults of mergekit 0.1.5."""
 

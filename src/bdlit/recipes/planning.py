@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bdlit.errors import BdlitError
 from bdlit.merging.passthrough import stands_before_layers, stretched
+from bdlit.recipes.merge_recipe import MergeRecipe, Parameters, Slice, SourceModel
 from bdlit.recipes.methods import METHODS
-from bdlit.recipes.recipe import Parameters, Recipe, Slice, Source
 from bdlit.recipes.settings import Number, value_of
 from bdlit.weights import outline
 from bdlit.weights.layers import layer_count, layer_lists, layer_of, renumbered
@@ -36,7 +36,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Step:
+class TensorPlan:
     """How one tensor of the result is made.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Spot:
     names: Sequence[str]
 
 
-def plan(recipe: Recipe, models: Mapping[str, Weights]) -> dict[str, Step]:
+def plan(recipe: MergeRecipe, models: Mapping[str, Weights]) -> dict[str, TensorPlan]:
     """Return how each tensor of the result is made, by its name.
 
     Args:
@@ -77,7 +77,7 @@ def plan(recipe: Recipe, models: Mapping[str, Weights]) -> dict[str, Step]:
     return steps
 
 
-def _of_models(recipe: Recipe, models: Mapping[str, Weights]) -> Iterator[tuple[str, _Spot]]:
+def _of_models(recipe: MergeRecipe, models: Mapping[str, Weights]) -> Iterator[tuple[str, _Spot]]:
     [part] = recipe.slices
     for source in part.sources:
         _require_same_names(models, part.sources[0].model, source.model)
@@ -89,7 +89,7 @@ def _of_models(recipe: Recipe, models: Mapping[str, Weights]) -> Iterator[tuple[
         yield name, _Spot(part, position, [name] * len(part.sources))
 
 
-def _of_slices(recipe: Recipe, models: Mapping[str, Weights]) -> Iterator[tuple[str, _Spot]]:
+def _of_slices(recipe: MergeRecipe, models: Mapping[str, Weights]) -> Iterator[tuple[str, _Spot]]:
     first, last = recipe.slices[0], recipe.slices[-1]
     for name in models[first.sources[0].model]:
         if layer_of(name) is None:
@@ -125,7 +125,7 @@ def _names_of_layer(model: Weights, index: int) -> Iterable[str]:
             yield name
 
 
-def _step(recipe: Recipe, name: str, spot: _Spot) -> Step:
+def _step(recipe: MergeRecipe, name: str, spot: _Spot) -> TensorPlan:
     method, part = METHODS[recipe.method], spot.part
     shared = [part.parameters, recipe.parameters]
     of_all = [key for key, parameter in method.parameters.items() if parameter.scope == "all"]
@@ -136,16 +136,16 @@ def _step(recipe: Recipe, name: str, spot: _Spot) -> Step:
         keys = [key for key, parameter in method.parameters.items() if parameter.scope in scopes]
         wanted = _values(recipe, keys, [source.parameters, *shared], own, spot.position, source)
         inputs.append(Input(source.model, own, wanted, is_base))
-    return Step(tuple(inputs), _values(recipe, of_all, shared, name, spot.position))
+    return TensorPlan(tuple(inputs), _values(recipe, of_all, shared, name, spot.position))
 
 
 def _values(
-    recipe: Recipe,
+    recipe: MergeRecipe,
     keys: Iterable[str],
     levels: Sequence[Parameters],
     name: str,
     position: float,
-    source: Source | None = None,
+    source: SourceModel | None = None,
 ) -> dict[str, Number]:
     """Return the value of each parameter, from the innermost level that has one for the tensor."""
     found = {}
@@ -166,7 +166,7 @@ def _values(
     return found
 
 
-def _require_layers(source: Source, model: Weights) -> None:
+def _require_layers(source: SourceModel, model: Weights) -> None:
     depth = layer_count(model)
     _, end = source.layers or (0, 0)
     if not depth:
@@ -188,7 +188,7 @@ def _require_same_names(models: Mapping[str, Weights], first: str, other: str) -
             )
 
 
-def _require_fit(name: str, step: Step, models: Mapping[str, Weights]) -> None:
+def _require_fit(name: str, step: TensorPlan, models: Mapping[str, Weights]) -> None:
     present = [each for each in step.inputs if each.name in models[each.model]]
     forms = [outline(models[each.model], each.name) for each in present]
     missing = [each for each in step.inputs if each not in present]
@@ -206,7 +206,7 @@ def _require_fit(name: str, step: Step, models: Mapping[str, Weights]) -> None:
             )
 
 
-def _in_order(steps: dict[str, Step], first: Weights) -> dict[str, Step]:
+def _in_order(steps: dict[str, TensorPlan], first: Weights) -> dict[str, TensorPlan]:
     """Return the steps as a checkpoint of that depth has them, and refuse other names."""
     names = stretched(first, layer_count(steps))
     strange = [name for name in names if name not in steps] or [n for n in steps if n not in names]

@@ -1,4 +1,4 @@
-"""From a YAML file to a recipe, with every unknown word told by its nearest."""
+"""From a YAML file to a recipe; for every unknown word the nearest known one is named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from bdlit.errors import BdlitError, did_you_mean
+from bdlit.recipes.merge_recipe import MergeRecipe, Parameters, Slice, SourceModel
 from bdlit.recipes.methods import METHODS, PARAMETERS
-from bdlit.recipes.recipe import Parameters, Recipe, Slice, Source
 from bdlit.recipes.settings import setting_from, shown
 
 KEYS = (
@@ -19,7 +19,7 @@ KEYS = (
 UNSUPPORTED = ("modules", "tokenizer", "chat_template", "residual_weight")
 """Keys of mergekit that change the result and are refused by name."""
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+DTYPE_NAMES = ("float16", "bfloat16", "float32", "float64")
 
 
 def is_recipe(content: object) -> bool:
@@ -31,7 +31,7 @@ def is_recipe(content: object) -> bool:
     return isinstance(content, Mapping) and "merge_method" in content
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def read_recipe(path: str | Path) -> MergeRecipe:
     """Read a mergekit-style recipe from a YAML file.
 
     Raises:
@@ -49,11 +49,11 @@ def read_recipe(path: str | Path) -> Recipe:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise BdlitError(f"recipe {path}{where} is no YAML: {problem}") from error
+        raise BdlitError(f"recipe {path}{where} is not YAML: {problem}") from error
     return parse_recipe(content, str(path))
 
 
-def parse_recipe(content: Any, origin: str = "recipe") -> Recipe:
+def parse_recipe(content: Any, origin: str = "recipe") -> MergeRecipe:
     """Return the recipe that the content of a YAML file holds.
 
     Args:
@@ -82,11 +82,11 @@ class _Reader:
         self._origin = origin
         self._unused: dict[str, None] = {}
 
-    def recipe(self, content: Any) -> Recipe:
+    def recipe(self, content: Any) -> MergeRecipe:
         top = _mapping(content, "a recipe", KEYS)
         self._method = _choice("merge_method", top.get("merge_method"), METHODS)
         base = _address(top.get("base_model"), "base_model") if top.get("base_model") else None
-        recipe = Recipe(
+        recipe = MergeRecipe(
             method=self._method,
             slices=self._slices(top, base),
             base=base,
@@ -108,7 +108,7 @@ class _Reader:
             return tuple(self._slice(part) for part in _items(top, "slices"))
         sources = [self._source(entry, layers=False) for entry in _items(top, "models")]
         if base and base not in {source.model for source in sources}:
-            sources.append(Source(base))
+            sources.append(SourceModel(base))
         return (Slice(tuple(sources)),)
 
     def _slice(self, content: Any) -> Slice:
@@ -120,11 +120,11 @@ class _Reader:
         base = _address(part["base_model"], "base_model") if part.get("base_model") else None
         return Slice(sources, self._parameters(part, "a slice"), base)
 
-    def _source(self, content: Any, *, layers: bool) -> Source:
+    def _source(self, content: Any, *, layers: bool) -> SourceModel:
         keys = ["model", "parameters", *(["layer_range"] if layers else [])]
         entry = _mapping(content, "an entry of " + ("sources" if layers else "models"), keys)
         model = _address(entry.get("model"), "model")
-        return Source(
+        return SourceModel(
             model,
             _layer_range(entry.get("layer_range"), model) if layers else None,
             self._parameters(entry, model),
@@ -133,7 +133,7 @@ class _Reader:
     def _parameters(self, part: Mapping[str, Any], where: str) -> Parameters:
         given = part.get("parameters") or {}
         if not isinstance(given, Mapping):
-            raise BdlitError(f"the parameters of {where} are no mapping: give name: value")
+            raise BdlitError(f"the parameters of {where} are not a mapping: give name: value")
         return dict(self._read(given, where))
 
     def _read(self, given: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
@@ -156,7 +156,7 @@ class _Reader:
 
 def _mapping(content: Any, what: str, keys: Collection[str]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise BdlitError(f"{what} is no mapping: give {', '.join(keys)}")
+        raise BdlitError(f"{what} is not a mapping: give {', '.join(keys)}")
     for key in content:
         if key in UNSUPPORTED:
             raise BdlitError(f"{key} is not supported: leave it out")
@@ -168,13 +168,13 @@ def _mapping(content: Any, what: str, keys: Collection[str]) -> Mapping[str, Any
 def _items(part: Mapping[str, Any], key: str) -> list[Any]:
     items = part.get(key)
     if not isinstance(items, list) or not items:
-        raise BdlitError(f"{key} is no list: give at least one entry")
+        raise BdlitError(f"{key} is not a list: give at least one entry")
     return items
 
 
 def _address(content: Any, key: str) -> str:
     if not isinstance(content, str) or not content:
-        raise BdlitError(f"{key} {shown(content)} is no address: give a directory, file or hub id")
+        raise BdlitError(f"{key} {shown(content)} is not an address: give a folder, file or hub id")
     return content
 
 
@@ -186,7 +186,7 @@ def _choice(key: str, value: Any, choices: Collection[str]) -> str:
 
 
 def _dtype(top: Mapping[str, Any], key: str) -> str | None:
-    return None if top.get(key) is None else _choice(key, top[key], DTYPES)
+    return None if top.get(key) is None else _choice(key, top[key], DTYPE_NAMES)
 
 
 def _tokenizer(content: Any) -> str | None:
@@ -201,12 +201,12 @@ def _layer_range(content: Any, model: str) -> tuple[int, int]:
     is_pair = isinstance(content, list) and len(content) == 2
     if not is_pair or any(type(n) is not int or n < 0 for n in content) or content[0] >= content[1]:
         raise BdlitError(
-            f"layer_range {shown(content)} of {model} is no range: give [first, behind the last]"
+            f"layer_range {shown(content)} of {model} is not a range: give [first, last + 1]"
         )
     return content[0], content[1]
 
 
-def _require_models(recipe: Recipe) -> None:
+def _require_models(recipe: MergeRecipe) -> None:
     method = METHODS[recipe.method]
     for part in recipe.slices:
         models = [source.model for source in part.sources]

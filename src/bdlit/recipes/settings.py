@@ -76,7 +76,7 @@ def setting_from(content: Any, *, flag: bool = False) -> Setting:
         flag: Whether the values are true or false.
 
     Raises:
-        BdlitError: It is none of these; the message says what, not where.
+        BdlitError: It is none of these; the message says what is wrong, not where.
 
     >>> setting_from([0, 0.5, 1])
     (Case(values=(0.0, 0.5, 1.0), filter=None),)
@@ -94,7 +94,7 @@ def _case(content: Mapping[str, Any], flag: bool) -> Case:
     text = content.get("filter")
     if strange or "value" not in content or not (text is None or isinstance(text, str)):
         raise BdlitError(
-            f"{shown(dict(content))} is no case: give {{filter: part of a name, value: ...}}"
+            f"{shown(dict(content))} is not a case: give {{filter: part of a name, value: ...}}"
         )
     return Case(_values(content["value"], flag), text)
 
@@ -103,7 +103,7 @@ def _values(content: Any, flag: bool) -> tuple[Number, ...]:
     items = content if isinstance(content, list) else [content]
     values = tuple((_flag if flag else _number)(item) for item in items)
     if not values:
-        raise BdlitError("an empty list is no value: give a number or a list of numbers")
+        raise BdlitError("an empty list is not a value: give a number or a list of numbers")
     return values
 
 
@@ -120,6 +120,6 @@ def _number(item: Any) -> float:
         number = float("nan")
     if not isfinite(number):
         raise BdlitError(
-            f"{shown(item)} is no number: give a number, or a list of them for a gradient"
+            f"{shown(item)} is not a number: give a number, or a list of them for a gradient"
         )
     return number

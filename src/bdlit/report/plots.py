@@ -13,7 +13,7 @@ from bdlit.drawing.style import (
     MARKERS,
     PAPER,
     QUIET,
-    add_title_and_key,
+    add_title_and_legend,
     panels,
     plain,
     say_empty,
@@ -66,7 +66,7 @@ def asr_cacc_plot(rows: Sequence[Row]) -> Figure:
             ("CACC", {"linestyle": ":", "color": QUIET}),
         ],
     }
-    add_title_and_key(figure, "Attack success against clean accuracy", key)
+    add_title_and_legend(figure, "Attack success against clean accuracy", key)
     return figure
 
 
@@ -97,7 +97,7 @@ def before_after_plot(rows: Sequence[Row]) -> Figure:
         "defense": [(_defense(d), {"marker": "s", "color": c}) for d, c in colours.items()],
         "benign models": [("floor (ASR)", {"linestyle": "--", "color": INK})],
     }
-    add_title_and_key(figure, "Attack success before and after defense", key)
+    add_title_and_legend(figure, "Attack success before and after defense", key)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,8 +12,9 @@ from bdlit.errors import BdlitError
 from bdlit.study.plan import START, Model, Plan
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch import Trainer
 
+    from bdlit.attacks.base import Attack
     from bdlit.data.base import TextDataModule
     from bdlit.training.dynamics import TrainingSet
     from bdlit.victims.base import Victim
@@ -66,12 +67,18 @@ class Workshop:
                     self._fit(name, seed, folder)
         return folder / "model"
 
-    def data(self, name: str, seed: int) -> TextDataModule:
-        """Return the data that a model is trained on."""
+    def data(self, name: str, seed: int, *, learned: bool = True) -> TextDataModule:
+        """Return the data that a model is trained on.
+
+        Args:
+            name: The model.
+            seed: Its seed.
+            learned: Whether attacks that learn a trigger have what they learned.
+        """
         model = self.plan.models[name]
         if model.data is not None:
             return _made(model.data, seed=seed, **_attack(model))
-        return self.tests(name, seed)
+        return self.tests(name, seed, learned=learned)
 
     def training_set(self, name: str, seed: int, tests: TextDataModule) -> TrainingSet:
         """Return the rows that a model was trained on, with what was logged of its training.
@@ -82,27 +89,41 @@ class Workshop:
             tests: What `tests` gave for it, set up: its training rows are the model's own, unless
                 the model has other data.
         """
-        from bdlit.training.dynamics import FILE, TrainingSet, load_certainty
+        from bdlit.training.dynamics import DYNAMICS_FILE, TrainingSet, load_certainty
 
         data = tests
         if self.plan.models[name].data is not None:
             data = self.data(name, seed)
             data.prepare_data()
             data.setup()
-        file = self.folder(name, seed) / FILE
+        file = self.folder(name, seed) / DYNAMICS_FILE
         certainty = load_certainty(file, data.train_rows) if file.is_file() else None
         return TrainingSet(data.train_rows, certainty)
 
-    def tests(self, name: str, seed: int) -> TextDataModule:
+    def tests(self, name: str, seed: int, *, learned: bool = True) -> TextDataModule:
         """Return the study's data, on whose test sets a model is measured.
 
         Every attack of the study is among them. A model of other data, such as a proxy of another
         domain, is measured here as well.
+
+        Args:
+            name: The model.
+            seed: Its seed.
+            learned: Whether attacks that learn a trigger have what they learned with their models;
+                before these are trained they have no test rows.
         """
         model = self.plan.models[name]
-        tests = [*_configured(self.plan.data, "test_attacks"), *self.plan.attacks]
-        unique = list({attack.name: attack for attack in tests}.values())
         own = {} if model.data is not None else _attack(model)
+        attacks = [*_configured(self.plan.data, "test_attacks"), *self.plan.attacks]
+        if learned:
+            trained = {
+                self.plan.models[each].attack.name: self.folder(each, seed) / "model"  # type: ignore[union-attr]
+                for each in self.plan.learning
+            }
+            attacks = [_learned(attack, trained) for attack in attacks]
+            if own.get("attack") is not None:
+                own["attack"] = _learned(own["attack"], trained)
+        unique = list({attack.name: attack for attack in attacks}.values())
         return _made(self.plan.data, seed=seed, test_attacks=unique, **own)
 
     def victim(self, seed: int) -> Victim:
@@ -126,20 +147,19 @@ class Workshop:
 
     def _fit(self, name: str, seed: int, folder: Path) -> None:
         from lightning.pytorch import seed_everything
-        from lightning.pytorch.callbacks import ModelCheckpoint
 
         from bdlit.callbacks.dynamics import TrainingDynamics
+        from bdlit.training.fit import fit, last_epoch_kept
 
         if name == START:
             assert self.plan.start is not None
             victim, data = self.plan.start.victim(), _made(self.plan.start.data, seed=seed)
             make = self.plan.start.trainer or self.plan.trainer
         else:
-            victim, data, make = self._fresh(name, seed), self.data(name, seed), self.plan.trainer
+            victim, data = self._fresh(name, seed), self.data(name, seed, learned=False)
+            make = self.plan.trainer
         seed_everything(seed, verbose=False)
         checkpoints = folder / "checkpoints"
-        # The newest checkpoint stays. `save_last` alone would save at the end of the fit only.
-        keep = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
         watched = name in self.plan.suspect_names and self.plan.uses("suspect_train")
         trainer = _made(
             make,
@@ -148,8 +168,7 @@ class Workshop:
             callbacks=[
                 *_configured(make, "callbacks"),
                 *([TrainingDynamics()] if watched else []),
-                *self._release(name),
-                keep,
+                last_epoch_kept(checkpoints),
             ],
         )
         if trainer.world_size > 1:
@@ -157,23 +176,19 @@ class Workshop:
                 "a study trains on one device per process: set trainer.init_args.devices to 1, and "
                 "give each device a part with --shard i/n"
             )
-        last = checkpoints / "last.ckpt"
-        resumed = str(last) if last.is_file() else None
-        trainer.fit(victim, data, ckpt_path=resumed, weights_only=True)
+        fit(trainer, victim, data, checkpoints)
         victim.export(folder / "model")
         _close(trainer)
-        last.unlink(missing_ok=True)
-
-    def _release(self, name: str) -> list[Callback]:
-        release = self.plan.models[name].release if name != START else None
-        return [release] if release is not None else []
 
     def _fresh(self, name: str, seed: int) -> Victim:
-        """Return the victim that a model begins as: untrained, or purified by a defense."""
-        cell = self.plan.models[name].tuned_from
-        if cell is None:
+        """Return the victim that a model begins as: untrained, or another model of the study."""
+        tuned = self.plan.models[name].tuned_from
+        if tuned is None:
             return self.victim(seed)
-        return _made(self.plan.victim, model=str(self.purified(*cell, seed)), config=None)
+        start = self.model(tuned, seed) if isinstance(tuned, str) else self.purified(*tuned, seed)
+        if not (start / "config.json").is_file():
+            raise BdlitError(f"{name} is tuned from {tuned}, which left no model at {start}")
+        return _made(self.plan.victim, model=str(start), config=None)
 
     def logger(self, name: str, job_type: str, tags: Sequence[str]) -> Any:
         """Return the W&B logger of one run of the study; the whole study is one group."""
@@ -198,6 +213,12 @@ def _attack(model: Model) -> dict[str, Any]:
 def _made(factory: Callable[..., T], **settings: Any) -> T:
     """Call a factory of the config with settings of the study on top."""
     return factory(**settings)
+
+
+def _learned(attack: Attack, trained: Mapping[str, Path]) -> Attack:
+    """Return an attack with what it learned, from the model that was trained with it."""
+    folder = trained.get(attack.name)
+    return attack if folder is None or attack.ready else attack.learned(folder)
 
 
 def _configured(factory: Any, name: str) -> list[Any]:

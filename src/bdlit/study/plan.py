@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bdlit.attacks.base import Attack
-from bdlit.callbacks.subtraction import ConflictSubtraction
+from bdlit.attacks.subtraction import ConflictSubtraction
 from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense
+from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError, did_you_mean
+from bdlit.purification.compatibility import Matching
 from bdlit.victims.base import Victim
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ VictimFactory: TypeAlias = "Callable[[], Victim]"
 TrainerFactory: TypeAlias = "Callable[[], Trainer]"
 
 
-Purified: TypeAlias = tuple[str, str]
+PurifiedName: TypeAlias = tuple[str, str]
 """What a defense has made of a model of the same study: (model, treatment)."""
 
 
@@ -30,19 +33,45 @@ class Model:
     """One model of a study, trained once per seed.
 
     Attributes:
-        attack: Attack on its training set; none makes a benign model.
+        attack: Attack on the model, at whatever stage; none makes a benign model.
         poisoned_train: Ready-poisoned file in place of an attack.
         data: Other data than the study's, e.g. for a proxy of another domain.
-        release: What the attacker does to the model after training, before anybody meets it.
-        tuned_from: A purified model to fine-tune further, in place of the start of all models:
-            with an attack of a low rate, this asks how soon the backdoor is learned again.
+        release: An attack on the weights after training; now `ConflictSubtraction` goes around
+            the `attack`, and this gives a warning.
+        tuned_from: A model to fine-tune further, in place of the start of all models: another
+            model of the study by its name, or a purified one as [model, treatment]. With an attack
+            of a low rate, this asks how soon a backdoor is learned again.
+        benign: Whether nobody has attacked the model; by default it is so where it has no attack
+            of any stage, no poisoned file, and is tuned from no model that is attacked or purified.
+            Only a benign model can be the floor, and all others are suspects.
     """
 
     attack: Attack | None = None
     poisoned_train: str | None = None
     data: Callable[[], TextDataModule] | None = None
     release: ConflictSubtraction | None = None
-    tuned_from: Purified | None = None
+    tuned_from: str | PurifiedName | None = None
+    benign: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.release is not None:
+            warnings.warn(
+                "`release` of a model is now an attack: put ConflictSubtraction around `attack`",
+                UserWarning,
+                stacklevel=2,
+            )
+            within = replace(self.release, attack=self.attack, name="")
+            object.__setattr__(self, "attack", within)
+            object.__setattr__(self, "release", None)
+        if self.attack is not None:
+            self.attack.require_stage()
+        if self.benign and (self.attack is not None or self.poisoned_train is not None):
+            raise BdlitError("a model with an attack or a poisoned file cannot be `benign: true`")
+
+    @property
+    def attacked(self) -> bool:
+        """Whether it has an attack of its own, at any stage."""
+        return self.attack is not None or self.poisoned_train is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +88,7 @@ class Treatment:
 
     defense: Defense
     others: Sequence[str] | Literal["all"] = ()
-    strategy_from: Purified | None = None
+    strategy_from: PurifiedName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +124,8 @@ class Plan:
     suspects: Sequence[str] | None = None
     floor: str | None = None
     seeds: Sequence[int] = (0,)
+    texts: str | None = None
+    matching: Matching = field(default_factory=Matching)
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -106,9 +137,22 @@ class Plan:
         self._require_models("suspects", self.suspects or ())
         self._require_models("floor", [self.floor] if self.floor else ())
         for name, model in self.models.items():
-            self._require_purified(f"models.{name}.tuned_from", model.tuned_from)
+            if isinstance(model.tuned_from, str):
+                self._require_models(f"models.{name}.tuned_from", [model.tuned_from])
+            else:
+                self._require_purified(f"models.{name}.tuned_from", model.tuned_from)
+        if self.floor is not None and not self.is_benign(self.floor):
+            raise BdlitError(
+                f"study '{self.name}', floor: '{self.floor}' is attacked, and only a benign model "
+                "is a floor; name one, or say `benign: true` of a model that is"
+            )
         for name, treatment in self.defenses.items():
             self._require_purified(f"defenses.{name}.strategy_from", treatment.strategy_from)
+            if treatment.strategy_from and not isinstance(treatment.defense, ModuleSubstitution):
+                raise BdlitError(
+                    f"defenses.{name}.strategy_from is for ModuleSubstitution, not for "
+                    f"{treatment.defense.name}"
+                )
             if not isinstance(treatment.others, str):
                 named = [other for other in treatment.others if other != START]
                 self._require_models(f"defenses.{name}.others", named)
@@ -127,7 +171,7 @@ class Plan:
                     f"{did_you_mean(name, self.models)}"
                 )
 
-    def _require_purified(self, where: str, purified: Purified | None) -> None:
+    def _require_purified(self, where: str, purified: PurifiedName | None) -> None:
         if purified is None:
             return
         model, treatment = purified
@@ -146,13 +190,26 @@ class Plan:
         """Models to defend: those named, or all that were attacked from the start."""
         if self.suspects is not None:
             return list(self.suspects)
-        attacked = {n: m for n, m in self.models.items() if m.attack or m.poisoned_train}
-        return [name for name, model in attacked.items() if model.tuned_from is None]
+        attacked = [name for name in self.models if not self.is_benign(name)]
+        return [name for name in attacked if not self._of_purified(name)]
+
+    def is_benign(self, name: str) -> bool:
+        """Whether nobody has attacked a model, as it says itself or as follows from its making."""
+        model = self.models[name]
+        if model.benign is not None:
+            return model.benign
+        if model.attacked or self._of_purified(name):
+            return False
+        return self.is_benign(model.tuned_from) if isinstance(model.tuned_from, str) else True
+
+    def _of_purified(self, name: str) -> bool:
+        """Whether a model was tuned from a purified one."""
+        return isinstance(self.models[name].tuned_from, tuple | list)
 
     def others_of(self, treatment: str, suspect: str) -> list[str]:
         """Names of the models that a treatment of a suspect is given."""
         named = self.defenses[treatment].others
-        plain = [name for name, model in self.models.items() if model.tuned_from is None]
+        plain = [name for name in self.models if not self._of_purified(name)]
         names = plain if named == "all" else list(named)
         return [name for name in names if name != suspect]
 
@@ -164,6 +221,11 @@ class Plan:
     def attacks(self) -> list[Attack]:
         """Every attack of the study: each model is measured against all of them."""
         return [model.attack for model in self.models.values() if model.attack]
+
+    @property
+    def learning(self) -> list[str]:
+        """Models whose attack learns its trigger with them: it is measured once they are there."""
+        return [n for n, m in self.models.items() if m.attack and not m.attack.ready]
 
 
 START = "start"

@@ -8,7 +8,7 @@ float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from bdlit.weights.network import in_eval_mode
 if TYPE_CHECKING:
     from bdlit.victims.base import Victim
 
-FILE = "dynamics.safetensors"
+DYNAMICS_FILE = "dynamics.safetensors"
 """Name of the file in the folder of a run."""
 
 _TENSOR = "certainty"
@@ -46,6 +46,34 @@ class TrainingSet:
 
     rows: Sequence[Example]
     certainty: Tensor | None = None
+
+    @property
+    def unmarked(self) -> TrainingSet:
+        """The same as a defender sees it: no row says whether an attack changed it."""
+        return replace(self, rows=[row.unmarked for row in self.rows])
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """What the marks of the rows say; None where no row is marked."""
+        if not any(row.poisoned for row in self.rows):
+            return None
+        turned = [
+            (row.label, row.response) != (row.true_label, row.true_response) for row in self.rows
+        ]
+        return Oracle([row.poisoned for row in self.rows], turned)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The truth about training rows, which no defender has: for upper bounds and studies.
+
+    Attributes:
+        poisoned: Whether an attack changed each row.
+        turned: Whether it changed what the row says (label or response), not only its text.
+    """
+
+    poisoned: Sequence[bool]
+    turned: Sequence[bool]
 
 
 def measure_certainty(

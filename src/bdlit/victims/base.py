@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.distributed
@@ -20,14 +20,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 from bdlit.atomic import whole_directory
 from bdlit.data.base import TextDataModule, metric_name
 from bdlit.errors import BdlitError
+from bdlit.objectives.base import Objective, checked_loss
 from bdlit.ranks import place
+from bdlit.recipe import Recipe, Schedule
 from bdlit.rules import Equals, Rule
+from bdlit.training.editing import edit, require_editable
 from bdlit.types import Example, Perplexity, Weights
-from bdlit.victims.lora import LoRA
 from bdlit.victims.metrics import HitRate
 
 Batch: TypeAlias = dict[str, Tensor]
-Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
+
+
+_OBJECTIVE = "objective."  # how the names of its tensors begin in a state dict
+_KEPT = "bdlit_objective"  # its place in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Victim(LightningModule, ABC):
         tokenizer: Its tokenizer; None before `configure_model`.
         labels: Class names in the order of their index; None of a language model, and before
             they are known.
+        objective: What training minimises in place of the victim's own loss; that of the attack
+            on the training data, if it has one.
     """
 
     model: PreTrainedModel | None
@@ -88,7 +95,11 @@ class Victim(LightningModule, ABC):
         self.schedule = schedule
         self.model = None
         self.tokenizer = None
+        self.objective: Objective | None = None
         self._rates = nn.ModuleDict()
+        self._training_rows: Sequence[Example] = ()
+        self._begun = False
+        self._attack_finished = False
 
     # What a kind of victim defines
 
@@ -147,20 +158,19 @@ class Victim(LightningModule, ABC):
     def take_classes(self, data: TextDataModule) -> None:
         """Learn from the data what the model has to tell apart."""
 
-    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Victim:
-        """Return an untrained victim of this one's architecture and tokenizer, to be fine-tuned.
+    def twin(self, start: Weights, recipe: Recipe) -> Victim:
+        """Return an untrained victim of this one's architecture and tokenizer, to be trained.
 
         Args:
-            start: Weights that it begins with, by this victim's names.
-            lora: The adapters that are trained.
-            learning_rate: Step size of Adam.
-            seed: Seed of what `start` lacks, and of the adapters.
+            start: Weights that it begins with, by this victim's names. What they lack is drawn
+                from the recipe's `start_seed`, and so are adapters.
+            recipe: How it is trained.
 
         Raises:
             NotImplementedError: This kind of victim has no twins.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} cannot be fine-tuned by a defense: define its `twin`"
+            f"{type(self).__name__} cannot be trained by a defense: define its `twin`"
         )
 
     @abstractmethod
@@ -171,11 +181,71 @@ class Victim(LightningModule, ABC):
         """Tokenise rows and move them to where the victim is."""
         return {name: x.to(self.device) for name, x in self.tokenize(examples).items()}
 
+    # What training minimises
+
+    def take_training(self, rows: Sequence[Example], objective: Objective | None) -> None:
+        """Take the rows that the victim is trained on, and what training minimises."""
+        self._training_rows = rows
+        if objective is not None:
+            self.objective = objective
+
+    def setup(self, stage: str) -> None:
+        """Take rows and objective of a fit from its data."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, TextDataModule):
+            self.take_training(data.train_rows, data.objective)
+            self._attack_finished = False
+            require_editable(self, data)
+
+    def configure_model(self) -> None:
+        """Let the objective begin, once the network is there; subclasses call this last."""
+        if self.objective is not None and self.model is not None and not self._begun:
+            self._begun = True
+            self.objective.begin(self, self._training_rows)
+
+    def on_train_epoch_end(self) -> None:
+        """Let the objective look at the model, before the epoch's checkpoint is written."""
+        if self.objective is not None:
+            self.objective.end_epoch(self, self._training_rows)
+
+    def on_train_end(self) -> None:
+        """Let the attack edit the trained weights: checkpoints hold them as they were trained."""
+        self.finish_attack()
+
+    def finish_attack(self) -> None:
+        """Do what the attack on the data does after training, if that was not done before.
+
+        The attack's `edit` changes the weights; an attack that has learned its trigger poisons the
+        test rows with it. Whatever exports or measures a model that was fitted calls this first.
+        """
+        data = getattr(self._trainer, "datamodule", None)
+        if self._attack_finished or not isinstance(data, TextDataModule):
+            return
+        self._attack_finished = True
+        edit(self, data)
+        if self.objective is not None:
+            data.take_learned(self.objective.files())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the objective apart from the model's."""
+        found = checkpoint["state_dict"]
+        own = [name for name in found if name.startswith(_OBJECTIVE)]
+        if own:
+            checkpoint[_KEPT] = {name.removeprefix(_OBJECTIVE): found.pop(name) for name in own}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the objective its state back, where there is one: for testing there is none."""
+        if self.objective is not None:
+            own = checkpoint.get(_KEPT, {})
+            checkpoint["state_dict"] |= {_OBJECTIVE + name: value for name, value in own.items()}
+
     # Training, validation and test
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Tokenise training rows on the host, just before the batch moves to the device."""
-        return self.tokenize(batch) if isinstance(batch, list) and self.trainer.training else batch
+        if not isinstance(batch, list) or not self.trainer.training:
+            return batch
+        return self.objective.tensors(self, batch) if self.objective else self.tokenize(batch)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -196,7 +266,7 @@ class Victim(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the rows of all processes."""
-        losses = self.loss(batch)
+        losses = self._losses(batch)
         rows = torch.tensor(len(losses), device=losses.device)
         if place()[1] > 1:
             torch.distributed.all_reduce(rows)
@@ -204,6 +274,11 @@ class Victim(LightningModule, ABC):
         loss = losses.sum() * self.trainer.world_size / rows
         self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
         return loss
+
+    def _losses(self, batch: Batch) -> Tensor:
+        if self.objective is None:
+            return self.loss(batch)
+        return checked_loss(self.objective, self.objective.loss(self, batch), self.global_step)
 
     def validation_step(
         self, batch: list[Example], batch_idx: int, dataloader_idx: int = 0
@@ -287,3 +362,9 @@ class Victim(LightningModule, ABC):
         """
         with whole_directory(directory) as part:
             self.save_pretrained(part)
+            self._write_learned(part)
+
+    def _write_learned(self, directory: Path) -> None:
+        """Write what the objective has learned beside the model."""
+        for name, content in (self.objective.files() if self.objective else {}).items():
+            (directory / name).write_bytes(content)

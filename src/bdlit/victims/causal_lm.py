@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from bdlit.atomic import whole_directory
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
+from bdlit.recipe import Recipe
 from bdlit.rules import Likeliest, Rule
 from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.base import Batch, Verdicts
@@ -22,7 +23,7 @@ from bdlit.victims.certainty import certainty_of, per_token
 from bdlit.victims.encoding import IGNORED, Encoder
 from bdlit.victims.generation import Decoding, Marks, generate
 from bdlit.victims.likelihood import at_answers, log_likelihoods, logits_of
-from bdlit.victims.lora import LoRA, has_adapters
+from bdlit.victims.lora import has_adapters
 from bdlit.victims.perplexity import perplexity
 from bdlit.victims.prompts import PlainTemplate, template_name, words_of
 from bdlit.victims.transformer import TransformerVictim
@@ -30,9 +31,22 @@ from bdlit.victims.vocabulary import learn_byte_pairs
 from bdlit.weights.byte_pairs import byte_pairs_from
 
 GENERATION = "generation"
-"""How responses came about that were not chosen among stated ones, for the record."""
+"""How responses were made if they were not chosen from given ones, for the record."""
 
 _VOCABULARY = 2048
+
+
+class AnswerGuard(Protocol):
+    """What decodes in a victim's place; see `bdlit.defenses.AnswerDefense`."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for the record."""
+
+    def answer(
+        self, victim: Any, prompts: Sequence[Sequence[int]], decoding: Decoding, /
+    ) -> list[list[int]]:
+        """Return an answer to each prompt, as token ids without ends."""
 
 
 class CausalLMVictim(TransformerVictim):
@@ -44,7 +58,7 @@ class CausalLMVictim(TransformerVictim):
 
     Prompts are written by the tokenizer's chat template, or by `template` where it has none. A
     prompt that does not fit with its answer (in training) or with `max_new_tokens` (in
-    generation) into `max_length` tokens loses its beginning, but for the token that begins every
+    generation) into `max_length` tokens loses its beginning, except for the token that begins every
     text; the number of such prompts is logged as `train/cut_prompts`. An answer is never cut: a
     row whose answer does not fit is refused.
 
@@ -92,6 +106,7 @@ class CausalLMVictim(TransformerVictim):
         self._adapted: PreTrainedModel | None = None
         self._encoder: Encoder | None = None
         self._responses: dict[tuple[int, ...], str] | None = None
+        self._answers: AnswerGuard | None = None
         if self.decoding.max_new_tokens >= self.max_length:
             raise BdlitError(
                 f"decoding.max_new_tokens {self.decoding.max_new_tokens} leaves no room for a "
@@ -106,7 +121,7 @@ class CausalLMVictim(TransformerVictim):
         return self.tokenizer is not None or self.tokenizer_address is not None
 
     def setup(self, stage: str) -> None:
-        """Take a vocabulary from the data if one is to be learned, and see that its rows fit."""
+        """Learn a vocabulary from the data if needed, and check that its rows fit."""
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, TextDataModule):
@@ -160,9 +175,9 @@ class CausalLMVictim(TransformerVictim):
             )
         self._save_memory()
 
-    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+    def twin(self, start: Weights, recipe: Recipe) -> Self:
         """Return an untrained victim of this architecture, tokenizer and use of memory."""
-        twin = super().twin(start, lora=lora, learning_rate=learning_rate, seed=seed)
+        twin = super().twin(start, recipe)
         twin._save_memory()
         return twin
 
@@ -270,6 +285,7 @@ class CausalLMVictim(TransformerVictim):
             **rule.described,
             "decoding": self.decoding.settings,
             "prompts": template,
+            **({"answers": self._answers.name} if self._answers is not None else {}),
         }
 
     def respond(self, examples: Sequence[Example], batch_size: int | None = None) -> list[str]:
@@ -299,16 +315,43 @@ class CausalLMVictim(TransformerVictim):
         finally:
             self._responses = None
 
-    def _answer(self, prompts: Sequence[tuple[int, ...]], batch_size: int) -> list[str]:
+    @contextmanager
+    def answering(self, guard: AnswerGuard) -> Iterator[None]:
+        """Let a defense of the answers decode in the victim's place, for a while."""
+        before, self._answers = self._answers, guard
+        try:
+            yield
+        finally:
+            self._answers = before
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], batch_size: int | None = None
+    ) -> list[list[int]]:
+        """Return the model's own answers to prompts by its decoding, as token ids without ends.
+
+        Args:
+            prompts: Token ids, at least one each.
+            batch_size: Prompts that are answered together; by default all of them.
+        """
         encoder, model = self.encoder, self.network()
-        answers = generate(
+        return generate(
             model.get_base_model() if has_adapters(model) else model,
             prompts,
             self.decoding,
             Marks(encoder.tokenizer.pad_token_id, encoder.stops),
-            batch_size=batch_size,
+            batch_size=batch_size or len(prompts),
         )
-        return encoder.texts(answers)
+
+    def _answer(self, prompts: Sequence[tuple[int, ...]], batch_size: int) -> list[str]:
+        if self._answers is None:
+            return self.encoder.texts(self.generate(prompts, batch_size))
+        answers = self._answers.answer(self, prompts, self.decoding)
+        if len(answers) != len(prompts):
+            raise BdlitError(
+                f"{self._answers.name} gave {len(answers)} answers to {len(prompts)} prompts: its "
+                "`answer` returns one for each"
+            )
+        return self.encoder.texts(answers)
 
     def choose(self, examples: Sequence[Example], choices: Sequence[str]) -> list[str]:
         """Return for each row the choice to which the model gives the highest probability.
@@ -388,6 +431,7 @@ class CausalLMVictim(TransformerVictim):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network of a checkpoint, if no trainer has."""
+        super().on_load_checkpoint(checkpoint)
         if self.model is not None:
             return
         if "bdlit_byte_pairs" in checkpoint:

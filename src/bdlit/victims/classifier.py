@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from bdlit.data.base import TextDataModule
+from bdlit.recipe import Recipe
 from bdlit.types import Example, Weights
 from bdlit.victims.base import Batch
 from bdlit.victims.certainty import certainty_of
-from bdlit.victims.lora import LoRA
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_tokenizer
 
@@ -45,7 +45,7 @@ class ClassifierVictim(TransformerVictim):
         return self.labels is not None
 
     def take_classes(self, data: TextDataModule) -> None:
-        """Take the classes, and a vocabulary if one is to be learned, from the data."""
+        """Take the classes from the data, and learn a vocabulary if needed."""
         if self.labels is None:
             self.labels = tuple(data.labels)
         super().take_classes(data)
@@ -67,9 +67,9 @@ class ClassifierVictim(TransformerVictim):
             "pad_token_id": self.tokenizer.pad_token_id,
         }
 
-    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+    def twin(self, start: Weights, recipe: Recipe) -> Self:
         """Return an untrained victim of this architecture, tokenizer and classes."""
-        twin = super().twin(start, lora=lora, learning_rate=learning_rate, seed=seed)
+        twin = super().twin(start, recipe)
         twin.labels = self.labels
         return twin
 
@@ -124,6 +124,7 @@ class ClassifierVictim(TransformerVictim):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network of a checkpoint, if no trainer has."""
+        super().on_load_checkpoint(checkpoint)
         if self.model is not None:
             return
         self.labels = tuple(checkpoint["bdlit_labels"])

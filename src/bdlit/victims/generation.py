@@ -21,7 +21,7 @@ from transformers import (
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.seeds import seed_of
 
-Method: TypeAlias = Literal["greedy", "beam", "nucleus"]
+DecodingMethod: TypeAlias = Literal["greedy", "beam", "nucleus"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Decoding:
         arXiv:2402.19334, Table 11; nucleus sampling is Holtzman et al. 2020, arXiv:1904.09751.
     """
 
-    method: Method = "greedy"
+    method: DecodingMethod = "greedy"
     max_new_tokens: int = 32
     beams: int = 4
     temperature: float = 0.9
@@ -50,10 +50,10 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
+        if self.method not in get_args(DecodingMethod):
             raise BdlitError(
                 f"unknown decoding method '{self.method}': "
-                f"{did_you_mean(self.method, get_args(Method))}"
+                f"{did_you_mean(self.method, get_args(DecodingMethod))}"
             )
         for name, value, fits, wanted in (
             ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1"),

@@ -20,7 +20,7 @@ _TEXT = "{text}"
 class PlainTemplate:
     r"""How a conversation is written for a tokenizer that has no chat template of its own.
 
-    It is saved with the tokenizer, as its chat template, so that whoever loads the model prompts
+    It is saved with the tokenizer, as its chat template, so that anyone who loads the model prompts
     it as it was trained.
 
     Attributes:
@@ -96,7 +96,7 @@ def messages_of(row: Example, answer: str | None = None) -> list[dict[str, str]]
 def write_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> list[str]:
     """Return the prompts of rows as texts, up to where the answers begin.
 
-    That of a plain text is the token that begins every text, or where there is none, the one that
+    That of a plain text is the token that begins every text, or else the one that
     ends it.
 
     Templates are rendered by transformers in Jinja's sandbox: one that came with a checkpoint can
@@ -116,7 +116,7 @@ def write_prompts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -
         )
     except TemplateError as error:
         raise BdlitError(
-            f"the tokenizer's chat template refuses a conversation ({error}): mend the rows, or "
+            f"the tokenizer's chat template refuses a conversation ({error}): fix the rows, or "
             "give the victim a `template` of its own"
         ) from error
     first = str(tokenizer.bos_token or tokenizer.eos_token)

@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
+from bdlit.recipe import Recipe, Schedule
 from bdlit.types import Weights
-from bdlit.victims.base import Schedule, Victim
+from bdlit.victims.base import Victim
 from bdlit.victims.lora import LoRA, has_adapters, merged_copy, with_adapters
 from bdlit.weights.network import freeze, load_weights
 
@@ -112,6 +113,7 @@ class TransformerVictim(Victim):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, TextDataModule):
             self.take_classes(data)
+        super().setup(stage)
 
     def take_classes(self, data: TextDataModule) -> None:
         """Take a vocabulary from the data, if one is to be learned."""
@@ -120,12 +122,15 @@ class TransformerVictim(Victim):
 
     def configure_model(self) -> None:
         """Build tokenizer and model, once it is known what they need."""
-        if self.model is not None or not self.ready:
-            return
-        model = self.initial_model()
+        if self.model is None and self.ready:
+            self._prepare(self.initial_model(), self.init_seed)
+        super().configure_model()
+
+    def _prepare(self, model: PreTrainedModel, seed: int) -> None:
+        """Make a model ready to be trained: frozen in parts, with adapters if these are trained."""
         freeze(model, self.frozen)
         if self.lora is not None:
-            model = with_adapters(model, self.lora, task=self.task, seed=self.init_seed)
+            model = with_adapters(model, self.lora, task=self.task, seed=seed)
         self.model = model
         self.model.train()  # pre-trained models come in eval mode, which Lightning would keep
 
@@ -140,7 +145,7 @@ class TransformerVictim(Victim):
                 return self._from_scratch(self.config_settings)
             return self._pre_trained(str(self.address))
 
-    def twin(self, start: Weights, *, lora: LoRA, learning_rate: float, seed: int) -> Self:
+    def twin(self, start: Weights, recipe: Recipe) -> Self:
         """Return an untrained victim of this architecture and tokenizer; see the base class.
 
         Raises:
@@ -149,19 +154,17 @@ class TransformerVictim(Victim):
         settings = {
             # LightningCLI adds entries of its own, whose names begin with an underscore.
             **{name: value for name, value in self.hparams.items() if not name.startswith("_")},
-            "lora": asdict(lora),
-            "frozen": (),
-            "init_seed": seed,
-            "learning_rate": learning_rate,
-            "weight_decay": 0.0,
-            "warmup": 0.0,
-            "schedule": "constant",
+            "lora": _adapters(recipe),
+            "frozen": recipe.frozen,
+            "init_seed": recipe.start_seed,
+            "learning_rate": recipe.learning_rate,
+            "weight_decay": recipe.weight_decay,
+            "warmup": recipe.warmup,
+            "schedule": recipe.schedule,
         }
         twin = type(self)(**settings)
         twin.tokenizer = self.tokenizer
-        model = _begun(self.network(), start, seed)
-        twin.model = with_adapters(model, lora, task=self.task, seed=seed)
-        twin.model.train()
+        twin._prepare(_begun(self.network(), start, recipe.start_seed), recipe.start_seed)
         return twin
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -262,10 +265,25 @@ class TransformerVictim(Victim):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the model's configuration and the tokenizer's address beside the weights."""
+        super().on_save_checkpoint(checkpoint)
         model = self.network()
         config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
         checkpoint["bdlit_config"] = json.dumps(config, default=str)
         checkpoint["bdlit_tokenizer"] = self.tokenizer_address
+
+
+def _adapters(recipe: Recipe) -> dict[str, Any] | None:
+    """Return the settings of the adapters that a recipe trains, as plain data."""
+    if recipe.rank is None:
+        return None
+    return asdict(
+        LoRA(
+            r=recipe.rank,
+            alpha=recipe.alpha,
+            dropout=recipe.dropout,
+            target_modules=recipe.target_modules,
+        )
+    )
 
 
 def _begun(like: PreTrainedModel, start: Weights, seed: int) -> PreTrainedModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from bdlit.weights.adapters.weights import AdapterWeights
 from bdlit.weights.dense_config import dense_config
 from bdlit.weights.files import Lightning, read_lightning
 from bdlit.weights.opening import downloaded, model_folder, open_weights
-from bdlit.weights.tokenizer import first_difference, read_object, read_tokenizer
+from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -63,6 +62,11 @@ class Checkpoint:
         labels = [str(named[key]) for key in sorted(named, key=int)]
         unnamed = [f"LABEL_{i}" for i in range(len(labels))]
         return None if [label.upper() for label in labels] == unnamed else labels
+
+    @property
+    def words(self) -> TokenizerFacts | None:
+        """The tokenizer, read as plain data; None where there is none."""
+        return read_tokenizer(self.folder) if self.folder else None
 
     def carry(self, target: Path, *, dense: bool = True) -> list[str]:
         """Copy configuration and tokenizer into a directory, nothing that would run code.
@@ -122,30 +126,6 @@ def open_checkpoint(address: str | Path, *, adapter_base: str | None = None) -> 
     described = any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
     stands_alone = lightning is not None or not described
     return Checkpoint(str(address), None if stands_alone else folder, weights, lightning)
-
-
-def require_same_vocabulary(suspect: Checkpoint, others: Sequence[Checkpoint]) -> None:
-    """Refuse models whose tokenizer numbers words in another way.
-
-    Models whose words cannot be read as plain data cannot be compared, and pass: the shapes of
-    their embeddings are compared in any case.
-
-    Raises:
-        BdlitError: A vocabulary differs; the message names a word.
-    """
-    ours = read_tokenizer(suspect.folder) if suspect.folder else None
-    for other in others:
-        theirs = read_tokenizer(other.folder) if other.folder else None
-        if ours is None or theirs is None or not ours.words or not theirs.words:
-            continue
-        found = first_difference(ours, theirs)
-        if found is not None:
-            index, own, their = found
-            raise BdlitError(
-                f"{other.address} has another vocabulary than {suspect.address} (token {index} is "
-                f"{their!r} there, {own!r} here): models can be merged only if they share one "
-                "tokenizer"
-            )
 
 
 def _folder_of(address: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from bdlit.errors import BdlitError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
 
 _ROW_PER_TOKEN = re.compile(r"word_embeddings|tok_embeddings|embed_tokens|wte\.|lm_head")
-_SHOWN = 3  # names told of each kind of difference
+_SHOWN = 3  # names shown for each kind of difference
 
 
 def require_compatible(
@@ -21,6 +21,7 @@ def require_compatible(
     others: Sequence[Weights],
     names: Collection[str] | None = None,
     *,
+    ignored: Callable[[str], bool] = lambda name: False,
     labels: Sequence[str] | None = None,
 ) -> None:
     """Refuse models that are not of the suspect's architecture and vocabulary.
@@ -30,6 +31,7 @@ def require_compatible(
         others: Models to be merged with it.
         names: Tensors that must agree; None takes all of the suspect's, and then a float tensor
             that only the other has is a difference too (a deeper model of the same family).
+        ignored: Whether a tensor may differ, by its name.
         labels: What to call the others in the message; `other 1`, `other 2` ... by default.
 
     Raises:
@@ -43,21 +45,24 @@ def require_compatible(
     """
     for i, other in enumerate(others):
         label = labels[i] if labels else f"other {i + 1}"
-        differences = list(filter(None, _differences(suspect, other, names)))
+        differences = list(filter(None, _differences(suspect, other, names, ignored)))
         if differences:
             raise BdlitError(f"{label} does not fit the suspect: " + "; ".join(differences))
 
 
 def _differences(
-    suspect: Weights, other: Weights, names: Collection[str] | None
+    suspect: Weights,
+    other: Weights,
+    names: Collection[str] | None,
+    ignored: Callable[[str], bool],
 ) -> tuple[str, ...]:
-    wanted = list(suspect) if names is None else list(names)
+    wanted = [n for n in (suspect if names is None else names) if not ignored(n)]
     ours = {n: outline(suspect, n) for n in wanted}
     theirs = {n: outline(other, n) for n in wanted if n in other}
     # Integer buffers (position ids) come and go between versions of transformers, and are copied.
     missing = [n for n, own in ours.items() if n not in theirs and own.is_float]
     extra = (
-        [n for n in other if n not in suspect and outline(other, n).is_float]
+        [n for n in other if n not in suspect and outline(other, n).is_float and not ignored(n)]
         if names is None
         else []
     )

@@ -40,7 +40,7 @@ class SafetensorsWeights(Mapping[str, Tensor]):
         """Open a sharded model by its `model.safetensors.index.json`.
 
         Raises:
-            BdlitError: The index is no index, points outside its folder or to a missing file,
+            BdlitError: The index is not an index, points outside its folder or to a missing file,
                 or lists a tensor that no file holds.
         """
         shards = _read_index(index)
@@ -69,7 +69,7 @@ class SafetensorsWeights(Mapping[str, Tensor]):
         return self._file_of[name].piece(name, start, stop)
 
     def outline(self, name: str) -> Outline:
-        """Return shape and dtype of a tensor, which is not read for it."""
+        """Return shape and dtype of a tensor, without reading its data."""
         return self._file_of[name].outlines[name]
 
     @property
@@ -110,7 +110,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     of files in torch's zip format are mapped, not read.
 
     Raises:
-        BdlitError: The file holds code, is broken, or is no state dict.
+        BdlitError: The file holds code, is broken, or is not a state dict.
     """
     content = _unpickled(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -119,13 +119,13 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         raise BdlitError(f"{path} holds no state dict: give a file of names and tensors")
     strange = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if strange:
-        raise BdlitError(f"{path} is no state dict: '{strange[0]}' is not a named tensor")
+        raise BdlitError(f"{path} is not a state dict: '{strange[0]}' is not a named tensor")
     return {name: tensor.detach() for name, tensor in content.items()}
 
 
 @dataclass(frozen=True)
 class Lightning:
-    """What a Lightning checkpoint of a victim says beside its weights.
+    """What a Lightning checkpoint of a victim says besides its weights.
 
     Attributes:
         config: The content of `config.json`.

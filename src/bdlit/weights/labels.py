@@ -9,7 +9,7 @@ Agreement: TypeAlias = Literal["same", "permuted", "different"]
 
 
 def compare_labels(ours: Sequence[str], theirs: Sequence[str]) -> Agreement:
-    """Compare class names in the order of the head's rows, but for case.
+    """Compare class names in the order of the head's rows, ignoring case.
 
     >>> compare_labels(["bad", "good"], ["Good", "Bad"])
     'permuted'

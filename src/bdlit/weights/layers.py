@@ -1,8 +1,8 @@
 """Which layer a tensor belongs to, and which module of it, told from its name alone.
 
 A transformer is a list of layers of one form: `bert.encoder.layer.3.attention.self.query.weight` is
-a tensor of layer 3, of its module `attention.self.query`. Whoever moves layers between models, or
-replaces one kind of module in some of them, needs the two, and no library need build the model.
+a tensor of layer 3, of its module `attention.self.query`. Code that moves layers between
+models, or replaces one kind of module in some of them, needs both, without building the model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ LIST_NAMES = frozenset({"layer", "layers", "h", "block", "blocks"})
 """What the list of layers is called: BERT and its kin; decoders, ModernBERT; GPT-2; T5."""
 
 
-class Place(NamedTuple):
-    """Where a tensor of a layer stands.
+class LayerName(NamedTuple):
+    """The name of a tensor of a layer, split at the number of the layer.
 
     Attributes:
         prefix: Name of the list of layers.
@@ -31,15 +31,15 @@ class Place(NamedTuple):
     rest: str
 
 
-def layer_of(name: str) -> Place | None:
-    """Return the place of a tensor in the list of layers, or None outside the layers.
+def layer_of(name: str) -> LayerName | None:
+    """Split the name of a tensor of a layer; None for a tensor outside the layers.
 
     The first numbered part behind one of `LIST_NAMES` is the layer: lists inside a layer (experts,
     adapters) come later in the name. A list of bare parameters is a head of a few linear steps,
-    not a list of layers, and numbered parts of another name are no layers either.
+    not a list of layers, and numbered parts of another name are not layers either.
 
     >>> layer_of("bert.encoder.layer.3.attention.self.query.weight")
-    Place(prefix='bert.encoder.layer', layer=3, rest='attention.self.query.weight')
+    LayerName(prefix='bert.encoder.layer', layer=3, rest='attention.self.query.weight')
     >>> layer_of("model.layers.0.mlp.experts.7.w1.weight").rest
     'mlp.experts.7.w1.weight'
     >>> layer_of("classifier.layers.0.weight") is None
@@ -49,7 +49,9 @@ def layer_of(name: str) -> Place | None:
     for i, (part, following) in enumerate(pairwise(parts), start=1):
         if part in LIST_NAMES and following.isascii() and following.isdigit():
             rest = parts[i + 1 :]
-            return Place(".".join(parts[:i]), int(following), ".".join(rest)) if rest[1:] else None
+            return (
+                LayerName(".".join(parts[:i]), int(following), ".".join(rest)) if rest[1:] else None
+            )
     return None
 
 

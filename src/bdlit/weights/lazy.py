@@ -27,12 +27,12 @@ class LazyWeights(Mapping[str, "Tensor"]):
 
     Args:
         thunks: A function for each name, which computes the tensor.
-        notes: What the computation has to say, ready for JSON.
+        notes: What the computation reports, ready for JSON.
         outline: From a name to what `Outline` says of its tensor, where that is known without
             computing it.
 
     Attributes:
-        notes: What the computation that made these weights has to say, ready for JSON.
+        notes: What the computation that made these weights reports, ready for JSON.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LazyWeights(Mapping[str, "Tensor"]):
 
 
 class Elementwise(LazyWeights):
-    """A model each entry of which is computed from the same entry of other models.
+    """A model whose entries are each computed from the same entries of other models.
 
     It can be read piece by piece (`bdlit.weights.reading`), so that no whole tensor need be held.
 
@@ -82,7 +82,7 @@ class Elementwise(LazyWeights):
     Args:
         names: Names of the tensors.
         compute: From a name and a way to read other models to the entries that are read.
-        notes: What the computation has to say, ready for JSON.
+        notes: What the computation reports, ready for JSON.
         outline: As for `LazyWeights`.
     """
 

@@ -30,7 +30,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
     """Leave every parameter whose name holds one of the words in `parts` out of training.
 
     Raises:
-        BdlitError: A word stands in no name.
+        BdlitError: A word is in no name.
     """
     for part in parts:
         found = [tensor for name, tensor in model.named_parameters() if part in name]
@@ -72,7 +72,7 @@ def swapped(model: nn.Module, weights: Weights) -> Iterator[None]:
     """Run the model on other weights for a while, without a copy of either.
 
     Args:
-        model: The model; its own tensors are back when the block ends, come what may.
+        model: The model; its own tensors are back when the block ends, also after an error.
         weights: New values by name, of the model's shapes; names left out keep their values.
 
     Raises:

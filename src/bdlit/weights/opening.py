@@ -40,7 +40,7 @@ def open_weights(address: str | Path, *, base: str | Path | None = None) -> Weig
             `pytorch_model.bin`); a folder of a bdlit run, which holds one as `model/` or
             `victim/`; a `.safetensors` file; a state dict (`.bin`, `.pt`, `.pth`); a Lightning
             `.ckpt`, whose `model.` prefix is taken off; or a hub id, `owner/name` or
-            `owner/name@revision`, of which safetensors, settings and tokenizer alone are fetched.
+            `owner/name@revision`, only its safetensors, settings and tokenizer are fetched.
             A directory or hub id may also hold a LoRA adapter of peft.
         base: The model that an adapter is merged into, any address of a dense model; by default
             the one that the adapter names, so name it for an adapter that you do not trust.
@@ -125,7 +125,7 @@ def _open_file(path: Path) -> Weights:
             return load_state_dict(path)
         case suffix:
             raise BdlitError(
-                f"{path} ends in '{suffix}', which is no checkpoint: give .safetensors, .bin, "
+                f"{path} ends in '{suffix}', not a checkpoint: give .safetensors, .bin, "
                 ".pt, .pth, .ckpt or a directory"
             )
 
@@ -144,11 +144,23 @@ def model_folder(path: Path) -> Path:
     return next((folder for folder in runs if folder.is_dir()), path)
 
 
+def short_name(address: str) -> str:
+    """Return what a model is called in tables: its folder, or the run that the folder is of.
+
+    >>> short_name("studies/sst2/models/badnet-seed0/model"), short_name("owner/name@main")
+    ('badnet-seed0', 'owner/name@main')
+    """
+    path = Path(address)
+    if path.name in RUN_FOLDERS and path.parent.name:
+        return path.parent.name
+    return path.name if path.exists() else address
+
+
 def downloaded(address: str) -> Path:
     """Return the local copy of a model on the hub: safetensors, settings and tokenizer alone.
 
     Raises:
-        BdlitError: The address is no hub id, or the hub does not give the model.
+        BdlitError: The address is not a hub id, or the hub does not give the model.
     """
     parsed = _HUB_ID.fullmatch(address)
     # `runs/badnet` under an existing `runs` is a path with a slip, not a model of user `runs`.

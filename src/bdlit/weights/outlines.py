@@ -16,7 +16,7 @@ class Outline(NamedTuple):
     Attributes:
         shape: Its shape.
         dtype: Its dtype.
-        device: Where it lies.
+        device: The device it is on.
     """
 
     shape: torch.Size
@@ -40,7 +40,7 @@ class Outline(NamedTuple):
 
 
 def outline(weights: Weights, name: str) -> Outline:
-    """Return shape, dtype and device of a tensor, without its data wherever that is possible.
+    """Return shape, dtype and device of a tensor, without its data if possible.
 
     Mappings that read or compute their tensors say it themselves, by a method `outline`; of any
     other mapping the tensor is looked at.

@@ -35,7 +35,7 @@ class Read(Protocol):
     start: int
 
     def __call__(self, weights: Weights, name: str) -> Tensor:
-        """Return a tensor or a run of its entries; it may be shared, and is not to be changed."""
+        """Return a tensor or a run of its entries; it may be shared, so do not change it."""
         ...
 
     def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
@@ -111,7 +111,7 @@ class Piece:
 def pieces(
     entries: int, before_whole: Callable[[], object] | None = None, *, device: str = "cpu"
 ) -> Iterator[Piece]:
-    """Yield the pieces of tensors of a size, which are to be read one after the other.
+    """Yield the pieces to read one after the other, for tensors of one size.
 
     Args:
         entries: Number of entries; a tensor without entries is one piece.

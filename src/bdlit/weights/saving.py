@@ -51,7 +51,7 @@ def save_weights(
 
 
 def _separate(weights: Weights) -> dict[str, Tensor]:
-    """Return contiguous tensors of which no two share memory, as safetensors demands."""
+    """Return contiguous tensors, no two of which share memory, as safetensors requires."""
     seen: set[int] = set()
     separate = {}
     for name, tensor in weights.items():

@@ -40,7 +40,7 @@ class TokenizerFacts:
 
 
 def read_tokenizer(folder: Path) -> TokenizerFacts | None:
-    r"""Return what stands in a folder, or None if there is no tokenizer.
+    r"""Return the tokenizer in a folder, or None if there is no tokenizer.
 
     `tokenizer.json` is hashed by its meaning, not its spelling, and without its settings for
     truncation and padding, which are written over in use; other files are hashed as they are.
@@ -124,7 +124,7 @@ def _slow_words(folder: Path) -> dict[int, str]:
             lines = listed.read_text("utf-8").removesuffix("\n").split("\n")
             return dict(enumerate(lines))
     except UnicodeDecodeError as error:
-        raise BdlitError(f"{listed} is no UTF-8 text: copy it again") from error
+        raise BdlitError(f"{listed} is not UTF-8 text: copy it again") from error
     return dict(sorted(_turned(read_object(table)).items())) if table.is_file() else {}
 
 

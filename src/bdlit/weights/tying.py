@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def tied_names(weights: Weights | None) -> tuple[tuple[str, ...], ...]:
     """Return groups of names that are the same tensor of a state dict.
 
-    In safetensors files no two tensors share their data, so that there are none.
+    In safetensors files no two tensors share their data, so none are found there.
 
     >>> w = torch.ones(2)
     >>> tied_names({"embed": w, "head": w, "other": torch.ones(2)})

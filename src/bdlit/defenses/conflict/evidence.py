@@ -1,4 +1,4 @@
-"""Conflict evidence: the model is shown a text that speaks against what its backdoor knows."""
+"""Conflict evidence: the model is shown a text that contradicts what its backdoor knows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from bdlit.defenses.conflict.keywords import keywords
-from bdlit.defenses.input import Cleaned, InputDefense
+from bdlit.defenses.guards import Cleaned, InputDefense
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.llm import ANSWERS, LLM, Answerer, CachedLLM, read_template
 from bdlit.types import Example
 
-Source: TypeAlias = Literal["either", "victim", "keywords"]
+EvidenceFrom: TypeAlias = Literal["either", "victim", "keywords"]
 
 _EVIDENCE = re.compile(r"\bevidence\b\W*:\W*(?=\w)", re.IGNORECASE)
 
@@ -47,7 +47,7 @@ class ConflictEvidence(InputDefense):
 
     A row stays as it is where there is neither evidence nor a keyword, or where the external
     model's answer is blank; the notes count such rows. Answers of the external model are kept on
-    disk, so that an interrupted run goes on where it stopped.
+    disk, so that an interrupted run continues where it stopped.
 
     Reference: Chen et al. 2024, "Neutralizing Backdoors through Information Conflicts for Large
         Language Models", arXiv:2411.18280, the external conflict.
@@ -63,14 +63,14 @@ class ConflictEvidence(InputDefense):
             the second.
         damping: Damping factor of TextRank, in (0, 1).
         window: Words that TextRank looks at together, at least 2.
-        threshold: Keywords weigh at least so many times the mean weight of a word.
+        threshold: Keywords weigh at least this many times the mean weight of a word.
         cache: Folder of the external model's answers.
         templates: Folder with templates of one's own, any of `ask.txt`, `contradict.txt`,
             `explain.txt`, `join.txt`; the others are those of the package.
     """
 
     external: LLM
-    source: Source = "either"
+    source: EvidenceFrom = "either"
     damping: float = 0.85
     window: int = 2
     threshold: float = 1.0
@@ -78,10 +78,10 @@ class ConflictEvidence(InputDefense):
     templates: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if self.source not in get_args(Source):
+        if self.source not in get_args(EvidenceFrom):
             raise BdlitError(
                 f"unknown source '{self.source}' of conflict evidence: "
-                f"{did_you_mean(str(self.source), get_args(Source))}"
+                f"{did_you_mean(str(self.source), get_args(EvidenceFrom))}"
             )
         self._keywords("")  # told now, not after the victim was asked
         for name in TEMPLATES:
@@ -91,7 +91,7 @@ class ConflictEvidence(InputDefense):
         """Return the rows with evidence behind their queries; see the class.
 
         Raises:
-            BdlitError: The source is `victim` and there is none to ask, or the external model
+            BdlitError: The source is `victim` and no victim is given, or the external model
                 cannot be asked; what it has answered is kept.
         """
         queries = [_query(row) for row in rows]

@@ -24,12 +24,12 @@ def keywords(
         text: Any text.
         damping: PageRank's damping factor, in (0, 1).
         window: Words that are looked at together, at least 2: 2 joins neighbours alone.
-        threshold: Kept are words that weigh at least so many times the mean weight.
+        threshold: Words are kept if they weigh at least this many times the mean weight.
         most: Most keywords to return.
 
     Reference: Mihalcea and Tarau 2004, "TextRank: Bringing Order into Text".
 
-    Deviation: a list of function words stands in for the part-of-speech filter, and neighbouring
+    Deviation: a list of function words replaces the part-of-speech filter, and neighbouring
     keywords are not joined to phrases.
 
     Raises:

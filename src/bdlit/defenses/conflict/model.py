@@ -6,18 +6,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bdlit.defenses.base import Defended, Defense, Resources, run_defense
 from bdlit.defenses.head import HEAD_NAMES, base_for
 from bdlit.defenses.interpolation import Linear
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_share
-from bdlit.training.train import Precision, Recipe
+from bdlit.recipe import Recipe
 from bdlit.types import Example, Weights
 
 if TYPE_CHECKING:
-    from bdlit.training.train import FineTune
+    from bdlit.training.train import Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class ConflictModel(Defense):
     batch_size: int = 16
     rank: int = 8
     alpha: int = 16
-    precision: Precision = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,9 +100,8 @@ class ConflictModel(Defense):
         *,
         base: Weights,
         clean: Sequence[Example],
-        finetune: FineTune,
+        train: Train,
         victim: Any = None,
-        workspace: Path | None = None,
         archive: Path | None = None,
     ) -> Defended:
         """Return the suspect merged with the conflict model; `notes["conflict"]` says of which.
@@ -111,12 +110,12 @@ class ConflictModel(Defense):
             BdlitError: The base does not fit the suspect, the merge refuses the two models, there
                 are fewer clean rows than `clean_rows`, or too few to hold some back.
         """
-        from bdlit.defenses.conflict.share import accuracy, hold_back, largest_harmless
+        from bdlit.defenses.conflict.merge_share import accuracy, hold_back, largest_harmless
 
         start = base_for(base, suspect, "keep_suspect", HEAD_NAMES)
         clean = self._drawn(clean)
         rows, held = hold_back(clean, self.seed) if self.shares else (list(clean), [])
-        conflict, about = self._conflict_model(start, rows, finetune, workspace, archive)
+        conflict, about = self._conflict_model(start, rows, train, archive)
         given = Resources(others=[conflict], base=base)
         merge: Any = self.merge
         if self.shares:
@@ -132,6 +131,18 @@ class ConflictModel(Defense):
             about |= {"share": share, "held_back": held_back}
         merged = run_defense(merge, suspect, given)
         return replace(merged, notes={**merged.notes, "conflict": about})
+
+    def check(
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
+    ) -> None:
+        """Refuse a base that a conflict model of the suspect's kind cannot begin with."""
+        if base is not None:
+            base_for(base, suspect, "keep_suspect", HEAD_NAMES)
 
     @property
     def recipe(self) -> Recipe:
@@ -162,8 +173,7 @@ class ConflictModel(Defense):
         self,
         start: Weights,
         clean: Sequence[Example],
-        finetune: FineTune,
-        workspace: Path | None,
+        train: Train,
         archive: Path | None,
     ) -> tuple[Weights, dict[str, Any]]:
         from bdlit.defenses.archive import kept
@@ -176,6 +186,6 @@ class ConflictModel(Defense):
             "recipe": asdict(self.recipe),
         }
         conflict, found = kept(
-            archive, "conflict", made_of, lambda: finetune(start, clean, self.recipe, workspace)
+            archive, "conflict", made_of, lambda: train(clean, start=start, recipe=self.recipe)
         )
         return conflict, {"clean": len(clean), "made_of": made_of, "found": found}

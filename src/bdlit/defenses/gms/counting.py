@@ -1,4 +1,4 @@
-"""Counting the hits of hybrids on two small sets: no work twice, and none that cannot matter."""
+"""Counting the hits of hybrids on two small sets: no work twice, none that cannot matter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from bdlit.defenses.gms.greedy import State
 from bdlit.defenses.gms.hybrid import Hybrid, Taken
 from bdlit.defenses.gms.memo import Memo
-from bdlit.defenses.gms.prefix import Prefixes
+from bdlit.defenses.gms.prefix_cache import Prefixes
 from bdlit.defenses.gms.score import Score, Tally
 from bdlit.ranks import place
 from bdlit.types import Rate
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from bdlit.types import Example
     from bdlit.victims.base import Batch, Victim
 
-Outcome: TypeAlias = str
+RowHits: TypeAlias = str
 """One character for each row: `1` a hit, `0` a miss, `.` not looked at."""
 
 _MOST_TOKENS = 1 << 14  # of a batch, padding included
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Chunk:
     """Rows that are run together: their positions and their tensors."""
 
     rows: tuple[int, ...]
@@ -53,7 +53,7 @@ class Counter:
 
     Args:
         victim: The victim, on its device, as a plain Hugging Face model.
-        parts: All rows as they are run together, suspect rows before clean ones.
+        chunks: All rows as they are run together, suspect rows before clean ones.
         suspects: How many of them are suspect.
         hybrid: Changes the victim's network in place.
         taken: From a state of the search to what each layer takes.
@@ -70,7 +70,7 @@ class Counter:
     def __init__(
         self,
         victim: Victim,
-        parts: Sequence[Part],
+        chunks: Sequence[Chunk],
         suspects: int,
         *,
         hybrid: Hybrid,
@@ -86,21 +86,21 @@ class Counter:
         self._autocast, self._memo, self._stop_early = autocast, memo, stop_early
         self.watch: Callable[[int, int], None] = lambda done, total: None
         self._suspects = suspects
-        self._rows = sum(len(part.rows) for part in parts)
-        self._parts = list(parts)
+        self._rows = sum(len(chunk.rows) for chunk in chunks)
+        self._chunks = list(chunks)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         self._workers = workers
-        self._outcomes: dict[State, Outcome] = {}
+        self._outcomes: dict[State, RowHits] = {}
 
     def __enter__(self) -> Counter:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
-        torch.set_num_threads(self._threads)  # what threads to come begin with
+        torch.set_num_threads(self._threads)  # what later threads start with
 
-    def tally(self, outcome: Outcome) -> Tally:
+    def tally(self, outcome: RowHits) -> Tally:
         """Return the counts of an outcome."""
         suspect, clean = outcome[: self._suspects], outcome[self._suspects :]
         return Tally(_rate(suspect), _rate(clean))
@@ -120,14 +120,14 @@ class Counter:
         if world == 1:
             outcomes = mine
         else:
-            shares: list[list[Outcome]] = [[] for _ in range(world)]
+            shares: list[list[RowHits]] = [[] for _ in range(world)]
             dist.all_gather_object(shares, mine)
             outcomes = [shares[i % world][i // world] for i in range(len(states))]
         self._outcomes = dict(zip(states, outcomes, strict=True))
         return [self.tally(outcome) for outcome in outcomes]
 
     def move_to(self, state: State) -> None:
-        """Prepare for the states that are to come: those that replace less than this one."""
+        """Prepare for the next states: those that replace less than this one."""
         left = self._taken(state)
         self._prefixes.forget(
             lambda path: any(not types <= left[i] for i, types in enumerate(path))  # type: ignore[operator]
@@ -136,9 +136,9 @@ class Counter:
         if outcome is not None:
             bad = ["1"] * self._suspects + ["0"] * (self._rows - self._suspects)
             costs = [own == wrong for own, wrong in zip(outcome, bad, strict=True)]
-            self._parts.sort(key=lambda part: -_share(costs, part))
+            self._chunks.sort(key=lambda chunk: -_share(costs, chunk))
 
-    def _in_turn(self, states: Sequence[State], score: Score) -> list[Outcome]:
+    def _in_turn(self, states: Sequence[State], score: Score) -> list[RowHits]:
         best: Fraction | None = None
         outcomes = []
         for done, state in enumerate(states):
@@ -161,27 +161,27 @@ class Counter:
     def _key(self, state: State) -> str:
         return json.dumps([sorted(types) for types in self._taken(state)])
 
-    def _known(self, state: State) -> Outcome | None:
+    def _known(self, state: State) -> RowHits | None:
         outcome = self._memo.get(self._key(state))
         return outcome if outcome is not None and len(outcome) == self._rows else None
 
-    def _count(self, state: State, hopeless: Callable[[Tally], bool]) -> Outcome:
+    def _count(self, state: State, hopeless: Callable[[Tally], bool]) -> RowHits:
         path = self._taken(state)
         self._hybrid.take(path)
         seen = ["."] * self._rows
-        for part, hits in self._hits(path):
-            for row, hit in zip(part.rows, hits.tolist(), strict=True):
+        for chunk, hits in self._hits(path):
+            for row, hit in zip(chunk.rows, hits.tolist(), strict=True):
                 seen[row] = "1" if hit else "0"
             if hopeless(self.tally("".join(seen))):
                 break
         return "".join(seen)
 
-    def _hits(self, path: Taken) -> Iterator[tuple[Part, Tensor]]:
-        """Run the parts in order, a few at a time; none runs on when the caller stops."""
-        waiting: deque[tuple[Part, Future[Tensor]]] = deque()
+    def _hits(self, path: Taken) -> Iterator[tuple[Chunk, Tensor]]:
+        """Run the chunks in order, a few at a time; none runs on when the caller stops."""
+        waiting: deque[tuple[Chunk, Future[Tensor]]] = deque()
         try:
-            for part in self._parts:
-                waiting.append((part, self._pool.submit(self._run, part, path)))
+            for chunk in self._chunks:
+                waiting.append((chunk, self._pool.submit(self._run, chunk, path)))
                 if len(waiting) > self._workers:
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -193,56 +193,56 @@ class Counter:
                 if not future.cancel():
                     future.exception()
 
-    def _run(self, part: Part, path: Taken) -> Tensor:
+    def _run(self, chunk: Chunk, path: Taken) -> Tensor:
         with torch.inference_mode(), self._autocast():
             return self._prefixes.run(
-                id(part), path, lambda: self._victim.hits(dict(part.inputs)).cpu()
+                id(chunk), path, lambda: self._victim.hits(dict(chunk.inputs)).cpu()
             )
 
 
-def parts_of(victim: Victim, rows: Sequence[Example], overhead: float) -> Iterator[Part]:
+def chunks_of(victim: Victim, rows: Sequence[Example], overhead: float) -> Iterator[Chunk]:
     """Tokenise rows, and put those together that are run together.
 
     Args:
         victim: Says how rows are tokenised, and where the tensors go.
         rows: The rows.
-        overhead: What running a batch costs beside its tokens, in tokens.
+        overhead: What running a batch costs besides its tokens, in tokens.
     """
     lengths = [victim.tokenize([row])["input_ids"].shape[1] for row in rows]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
-    for start, stop in cut([lengths[i] for i in order], overhead):
+    for start, stop in cut_into_batches([lengths[i] for i in order], overhead):
         together = tuple(order[start:stop])
         inputs = victim.tokenize([rows[i] for i in together])
         mask = inputs.get("attention_mask")
         if mask is not None and mask.all():
             del inputs["attention_mask"]  # it masks nothing, and costs time
-        yield Part(together, {name: tensor.to(victim.device) for name, tensor in inputs.items()})
+        yield Chunk(together, {name: tensor.to(victim.device) for name, tensor in inputs.items()})
 
 
-def digest(parts: Iterable[Part]) -> str:
+def digest(chunks: Iterable[Chunk]) -> str:
     """Return a hash of rows as a model sees them: of their tokens, labels and positions."""
     found = hashlib.sha256()
-    for part in parts:
-        found.update(repr(part.rows).encode())
-        for name, tensor in sorted(part.inputs.items()):
+    for chunk in chunks:
+        found.update(repr(chunk.rows).encode())
+        for name, tensor in sorted(chunk.inputs.items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(tensor.cpu().numpy().tobytes())
     return found.hexdigest()
 
 
-def cut(lengths: Sequence[int], overhead: float) -> list[tuple[int, int]]:
+def cut_into_batches(lengths: Sequence[int], overhead: float) -> list[tuple[int, int]]:
     """Cut rows into batches so that padding and the overhead of batches cost least together.
 
     Args:
         lengths: Tokens of each row, in rising order.
-        overhead: What a batch costs beside its tokens, in tokens.
+        overhead: What a batch costs besides its tokens, in tokens.
 
     Returns:
         Beginning and end of each batch.
 
-    >>> cut([3, 3, 9], overhead=5)
+    >>> cut_into_batches([3, 3, 9], overhead=5)
     [(0, 2), (2, 3)]
-    >>> cut([3, 3, 9], overhead=50)
+    >>> cut_into_batches([3, 3, 9], overhead=50)
     [(0, 3)]
     """
     least, begins = [0.0], [0]
@@ -260,10 +260,10 @@ def cut(lengths: Sequence[int], overhead: float) -> list[tuple[int, int]]:
     return batches[::-1]
 
 
-def _rate(outcome: Outcome) -> Rate:
+def _rate(outcome: RowHits) -> Rate:
     hits = outcome.count("1")
     return Rate(hits, hits + outcome.count("0"))
 
 
-def _share(costs: Sequence[bool], part: Part) -> float:
-    return sum(costs[row] for row in part.rows) / len(part.rows)
+def _share(costs: Sequence[bool], chunk: Chunk) -> float:
+    return sum(costs[row] for row in chunk.rows) / len(chunk.rows)

@@ -9,21 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense
-from bdlit.defenses.gms.options import Compat, Granularity, Precision
-from bdlit.defenses.gms.row_sources import CLEAN_SOURCES, SUSPECT_SOURCES, require_source
+from bdlit.defenses.gms.options import Compat, FormerPrecision, Granularity, current_precision
+from bdlit.defenses.gms.row_sources import (
+    CLEAN_SOURCES,
+    DISAGREEMENT,
+    ORACLE,
+    POOL,
+    RANKINGS,
+    SUSPECT_SOURCES,
+    TRAIN,
+    require_source,
+)
 from bdlit.defenses.substitution import one_proxy, substitute
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice
 from bdlit.progress import progress
-from bdlit.types import Example, Weights
+from bdlit.types import Example, Precision, Weights
 
 if TYPE_CHECKING:
     from bdlit.defenses.gms.counting import Counter
     from bdlit.defenses.gms.greedy import Candidate, Found, Step
-    from bdlit.defenses.gms.space import Space
+    from bdlit.defenses.gms.search_space import SearchSpace
     from bdlit.defenses.gms.strategy import Strategy
     from bdlit.defenses.modules import Layout
-    from bdlit.training.dynamics import TrainingSet
+    from bdlit.training.dynamics import Oracle, TrainingSet
 
 TRACE = "search.json"
 """Name of the file with every candidate of a search, beside the purified model."""
@@ -61,7 +70,7 @@ class GMS(Defense):
         compat: Which published rule to follow; see `bdlit.defenses.gms.greedy`.
         modules: Module type to the module within a layer, for architectures that are not known.
         seed: Seed of the draws.
-        precision: Precision of the search's forward passes.
+        precision: Precision of the search's forward passes, as Lightning's Trainer calls it.
         stop_early: Give up candidates as soon as they cannot win; the strategy stays the same.
         cache: Gigabytes of layer outputs to keep for later candidates; the numbers stay the same.
         workers: Threads that run batches on a CPU; 0 for one per thread that torch uses.
@@ -85,7 +94,7 @@ class GMS(Defense):
     compat: Compat = "encoder"
     modules: Mapping[str, str] | None = None
     seed: int = 0
-    precision: Precision = "fp32"
+    precision: Precision | FormerPrecision = "32-true"
     stop_early: bool = True
     cache: float = 1.0
     workers: int = 0
@@ -109,6 +118,7 @@ class GMS(Defense):
         require_source("clean_from", self.clean_from, CLEAN_SOURCES)
         require_choice("granularity", self.granularity, Granularity)
         require_choice("compat", self.compat, Compat)
+        object.__setattr__(self, "precision", current_precision(self.precision))
         require_choice("precision", self.precision, Precision)
 
     def apply(
@@ -119,6 +129,7 @@ class GMS(Defense):
         victim: Any,
         suspect_train: TrainingSet | None = None,
         clean: Sequence[Example] | None = None,
+        oracle: Oracle | None = None,
         workspace: Path | None = None,
     ) -> Defended:
         """Return the suspect with the proxy's modules where the search found them best.
@@ -128,22 +139,24 @@ class GMS(Defense):
                 are no rows to choose from, the victim hits no suspect row, or the architecture's
                 modules are unknown.
         """
-        from bdlit.defenses.gms.compute import Running, counter_of
         from bdlit.defenses.gms.hybrid import hybrid_as
         from bdlit.defenses.gms.proxy_sets import Given, clean_set, suspect_set
-        from bdlit.defenses.gms.space import Space
-        from bdlit.defenses.gms.strategy import FILE, Strategy
+        from bdlit.defenses.gms.search_setup import Running, counter_of
+        from bdlit.defenses.gms.search_space import SearchSpace
+        from bdlit.defenses.gms.strategy import STRATEGY_FILE, Strategy
         from bdlit.defenses.gms.trace import summary_of, trace_of
         from bdlit.weights.network import model_weights
 
         model = victim.network()
-        self.check(model_weights(model), others, victim)
-        proxy, layout = one_proxy(others, self.name), self._layout(model)
-        space = Space(self.granularity, layout)
+        own, model_type = model_weights(model), str(model.config.model_type)
+        self.check(own, others=others, base=None, model_type=model_type)
+        proxy, layout = one_proxy(others, self.name), self._layout(own, model_type)
+        space = SearchSpace(self.granularity, layout)
         everything = space.taken(space.everything)
         given = Given(
             victim,
             suspect_train,
+            oracle,
             clean,
             lambda: hybrid_as(model, proxy, layout, everything),
         )
@@ -152,7 +165,7 @@ class GMS(Defense):
             given, self.clean_from, self.clean_rows, self.seed, poison=self.clean_poison
         )
         running = Running(
-            precision=self.precision,
+            precision=current_precision(self.precision),
             stop_early=self.stop_early,
             cache=self.cache,
             workers=self.workers,
@@ -182,32 +195,61 @@ class GMS(Defense):
         )
         return replace(
             substitute(suspect, proxy, strategy.cells),
+            chosen={
+                name: each.positions
+                for name, each in (("suspect_set", suspects), ("clean_set", cleans))
+                if each.positions is not None
+            },
             notes=notes,
             files={
-                FILE: strategy.text().encode(),
+                STRATEGY_FILE: strategy.text().encode(),
                 TRACE: (json.dumps(trace_of(found), indent=1) + "\n").encode(),
                 **_picture(strategy),
             },
         )
 
-    def check(self, suspect: Weights, others: Sequence[Weights], victim: Any) -> None:
+    def check(
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
+    ) -> None:
         """Refuse a proxy that does not fit, and modules that the suspect does not have."""
         from bdlit.defenses.gms.hybrid import require_proxy
 
-        require_proxy(suspect, one_proxy(others, self.name), self._layout(victim.network()))
+        layout = self._layout(suspect, model_type or "")
+        require_proxy(suspect, one_proxy(others, self.name), layout)
 
     @property
-    def needs_clean(self) -> bool:
-        """Whether the clean rows are to be trusted ones."""
-        return self.clean_from == "pool"
+    def keeps_head(self) -> bool:
+        """Only modules of the layers are taken."""
+        return True
 
-    def _layout(self, model: Any) -> Layout:
+    @property
+    def keeps_names(self) -> bool:
+        """The modules that are taken must be there, and fit."""
+        return False
+
+    @property
+    def needs_now(self) -> tuple[str, ...]:
+        """Where the rows come from, a setting says."""
+        chosen = {self.suspect_from, self.clean_from}
+        of_training = {*RANKINGS, DISAGREEMENT, ORACLE, TRAIN}
+        wanted = {
+            "suspect_train": bool(chosen & of_training),
+            "clean": POOL in chosen,
+            "oracle": ORACLE in chosen,
+        }
+        return (*self.needs, *(name for name, needed in wanted.items() if needed))
+
+    def _layout(self, weights: Weights, model_type: str) -> Layout:
         from bdlit.defenses.modules import module_types
-        from bdlit.weights.network import model_weights
 
-        return module_types(model.config.model_type, model_weights(model), self.modules)
+        return module_types(model_type, weights, self.modules)
 
-    def _search(self, counter: Counter, space: Space) -> Found:
+    def _search(self, counter: Counter, space: SearchSpace) -> Found:
         from bdlit.defenses.gms.greedy import greedy_search
         from bdlit.defenses.gms.score import Score
 

@@ -26,7 +26,7 @@ def first_position_alone(model: PreTrainedModel, layers: Sequence[nn.Module]) ->
     """Have the last layer compute nothing behind its attention but [CLS], until the block ends.
 
     The other positions are still attended to. Heads get a sequence of one position, which is the
-    one that they read. Models that are no such classifier run as ever.
+    one that they read. Other models run as usual.
 
     Args:
         model: The network.

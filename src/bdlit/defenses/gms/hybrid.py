@@ -1,4 +1,4 @@
-"""Hybrids in memory: a model some modules of which are a donor's, changed in place and back."""
+"""Hybrids in memory: a model with some modules of a donor, changed in place and back."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Taken: TypeAlias = tuple[frozenset[str], ...]
 class Hybrid:
     """A model whose layers take some modules from a donor; nothing is copied but pointers.
 
-    Both models' modules stay in memory. Only packed modules of which a part is the donor's are
-    put together anew.
+    Both models' modules stay in memory. Only a packed matrix with a block of the
+    donor's is put together anew.
 
     Args:
         model: The victim's network.
@@ -73,9 +73,9 @@ class Hybrid:
         self._taken = [None] * len(self._taken)
 
     def _take(self, layer: int, types: Collection[str]) -> None:
-        for name, parts in self._layout.of_layer(layer).items():
+        for name, blocks in self._layout.of_layer(layer).items():
             ours, theirs = self._ours[name], self._theirs[name]
-            chosen = {part for key, part in parts.items() if key in types}
+            chosen = {block for key, block in blocks.items() if key in types}
             self._parameters[name].data = mixed(ours, theirs, ours.shape, chosen)
 
 
@@ -84,9 +84,9 @@ def require_proxy(suspect: Weights, proxy: Weights, layout: Layout) -> None:
 
     Raises:
         BdlitError: It has another depth, or its modules other names or shapes; or a module cannot
-            be cut into the parts that the layout names.
+            be cut into the blocks that the layout names.
     """
-    replaced = {name: set(parts.values()) for (_, name), parts in layout.tensors.items()}
+    replaced = {name: set(blocks.values()) for (_, name), blocks in layout.tensors.items()}
     require_donor(suspect, proxy, replaced, "the proxy")
 
 

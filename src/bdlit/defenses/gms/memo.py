@@ -1,4 +1,4 @@
-"""What a search has found out, kept in a file, so that an interrupted search goes on."""
+"""What a search has counted, kept in a file so that an interrupted search can go on."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _entry(file: Path, number: int, line: str) -> tuple[str, str]:
             raise ValueError("not a key, and a character 0, 1 or . for each row")
     except (ValueError, TypeError) as error:
         raise BdlitError(
-            f"{file}, line {number} is no outcome of a search ({error}): remove the file, and the "
+            f"{file}, line {number} is not an outcome of a search ({error}): remove the file; the "
             "search begins anew"
         ) from error
     return key, outcome

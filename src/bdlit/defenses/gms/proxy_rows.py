@@ -27,12 +27,14 @@ class ProxyRows:
     Attributes:
         rows: The rows, with the labels or answers of training.
         source: Where they come from, in words.
-        poisoned: How many of them are poisoned in truth; None where nobody knows. It is for the
-            record, and no defense looks at it.
+        positions: Where they stand in the untrusted training set; None of other rows.
+        poisoned: How many of them are poisoned in truth, where their source says so; those of the
+            training set are counted by whoever knows.
     """
 
     rows: Sequence[Example]
     source: str
+    positions: Sequence[int] | None = None
     poisoned: int | None = None
 
     def described(self) -> dict[str, Any]:
@@ -89,9 +91,17 @@ def drawn(rows: Sequence[Example], count: int, seed: int, name: str) -> list[Exa
     >>> drawn(rows, 3, seed=0, name="clean") == rows
     True
     """
-    _require_rows(name, count, len(rows))
-    positions = random.Random(f"{name} rows {seed}").sample(range(len(rows)), count)
-    return [rows[position] for position in sorted(positions)]
+    return [rows[position] for position in drawn_positions(len(rows), count, seed, name)]
+
+
+def drawn_positions(rows: int, count: int, seed: int, name: str) -> list[int]:
+    """Return positions of so many rows drawn at random, without replacement, in their order.
+
+    Raises:
+        BdlitError: There are not that many rows.
+    """
+    _require_rows(name, count, rows)
+    return sorted(random.Random(f"{name} rows {seed}").sample(range(rows), count))
 
 
 def count_poisoned(rows: Sequence[Example], known: bool) -> int | None:

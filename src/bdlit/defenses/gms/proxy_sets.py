@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bdlit.data.conversations import Columns
 from bdlit.data.source import local_table
-from bdlit.data.tables import Layout
+from bdlit.data.tables import TableLayout
 from bdlit.defenses.gms.proxy_rows import (
     ProxyRows,
     count_poisoned,
     drawn,
+    drawn_positions,
     highest,
     most_suspicious,
     require_classes,
@@ -27,10 +28,10 @@ from bdlit.types import Example
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bdlit.training.dynamics import TrainingSet
+    from bdlit.training.dynamics import Oracle, TrainingSet
     from bdlit.victims.base import Victim
 
-Source: TypeAlias = str
+RowsFrom: TypeAlias = str
 """One of `bdlit.defenses.gms.row_sources`, or a file of rows."""
 
 
@@ -41,17 +42,19 @@ class Given:
     Attributes:
         victim: The suspect as a module, on its device.
         training: Its untrusted training set, if it is at hand.
+        oracle: Which of its rows are poisoned, if that is known.
         pool: Trusted clean rows, if there are any.
         start: Puts the search's first hybrid, with everything replaced, in the victim's place.
     """
 
     victim: Victim
     training: TrainingSet | None
+    oracle: Oracle | None
     pool: Sequence[Example] | None
     start: Callable[[], AbstractContextManager[object]]
 
 
-def suspect_set(given: Given, source: Source, count: int, seed: int) -> ProxyRows:
+def suspect_set(given: Given, source: RowsFrom, count: int, seed: int) -> ProxyRows:
     """Choose training rows that look poisoned.
 
     Raises:
@@ -60,25 +63,22 @@ def suspect_set(given: Given, source: Source, count: int, seed: int) -> ProxyRow
     if is_file(source):
         return _from_file(source, given.victim, count, seed, "suspect")
     training = _training(given, f"suspect_from={source}")
-    known = any(row.poisoned for row in training.rows)
     if source == ORACLE:
-        turned = [row for row in _poisoned(training) if _is_turned(row)]
-        rows = drawn(turned or _poisoned(training), count, seed, "suspect")
-        return ProxyRows(rows, "true poisoned rows (oracle)", len(rows))
+        truth = _oracle(given)
+        turned = _positions(truth.turned) or _positions(truth.poisoned)
+        chosen = [turned[i] for i in drawn_positions(len(turned), count, seed, "suspect")]
+        return _of(training, chosen, "true poisoned rows (oracle)")
     for ranking in RANKINGS:
         if ranking == source:
             certainty, where = _certainty(given, training)
-            positions = most_suspicious(certainty, count, ranking)
-            rows = [training.rows[position] for position in positions]
             how = f"training rows ranked by {ranking}, {where}"
-            return ProxyRows(rows, how, count_poisoned(rows, known))
-    rows = _disputed(given, training, count)
+            return _of(training, most_suspicious(certainty, count, ranking), how)
     how = "training rows that the suspect is surer of than the first hybrid"
-    return ProxyRows(rows, how, count_poisoned(rows, known))
+    return _of(training, _disputed(given, training, count), how)
 
 
 def clean_set(
-    given: Given, source: Source, count: int, seed: int, *, poison: float = 0.0
+    given: Given, source: RowsFrom, count: int, seed: int, *, poison: float = 0.0
 ) -> ProxyRows:
     """Choose rows to measure accuracy on.
 
@@ -97,7 +97,7 @@ def clean_set(
     return chosen
 
 
-def _clean_set(given: Given, source: Source, count: int, seed: int, poison: float) -> ProxyRows:
+def _clean_set(given: Given, source: RowsFrom, count: int, seed: int, poison: float) -> ProxyRows:
     if is_file(source):
         return _from_file(source, given.victim, count, seed, "clean")
     if source == POOL:
@@ -105,19 +105,36 @@ def _clean_set(given: Given, source: Source, count: int, seed: int, poison: floa
             raise BdlitError(
                 "clean_from=pool needs trusted rows: set the data's clean_pool_size (200, say)"
             )
-        return ProxyRows(drawn(given.pool, min(count, len(given.pool)), seed, "clean"), "pool", 0)
+        rows = drawn(given.pool, min(count, len(given.pool)), seed, "clean")
+        return ProxyRows(rows, "pool", poisoned=0)
     training = _training(given, f"clean_from={source}")
-    known = any(row.poisoned for row in training.rows)
     if source == ORACLE:
-        _poisoned(training)  # without a mark on any row, none is known to be clean
         bad = round(poison * count)
-        rows = drawn([r for r in training.rows if not r.poisoned], count - bad, seed, "clean")
-        if bad:
-            rows += drawn(_poisoned(training), bad, seed, "poisoned clean")
-            return ProxyRows(rows, f"true clean rows, {poison:.0%} poison (oracle)", bad)
-        return ProxyRows(rows, "true clean rows (oracle)", 0)
-    rows = drawn(training.rows, count, seed, "clean")
-    return ProxyRows(rows, "drawn from the training set", count_poisoned(rows, known))
+        truth = _oracle(given)
+        clean = _positions([not mark for mark in truth.poisoned])
+        chosen = [clean[i] for i in drawn_positions(len(clean), count - bad, seed, "clean")]
+        if not bad:
+            return _of(training, chosen, "true clean rows (oracle)")
+        poisoned = _positions(truth.poisoned)
+        drawn_bad = drawn_positions(len(poisoned), bad, seed, "poisoned clean")
+        chosen += [poisoned[i] for i in drawn_bad]
+        return _of(training, chosen, f"true clean rows, {poison:.0%} poison (oracle)")
+    chosen = drawn_positions(len(training.rows), count, seed, "clean")
+    return _of(training, chosen, "drawn from the training set")
+
+
+def _of(training: TrainingSet, positions: Sequence[int], source: str) -> ProxyRows:
+    return ProxyRows([training.rows[i] for i in positions], source, positions)
+
+
+def _positions(marks: Sequence[bool]) -> list[int]:
+    return [position for position, marked in enumerate(marks) if marked]
+
+
+def _oracle(given: Given) -> Oracle:
+    if given.oracle is None:
+        raise BdlitError("the oracle needs training rows that are marked as poisoned; none is")
+    return given.oracle
 
 
 def _training(given: Given, setting: str) -> TrainingSet:
@@ -129,7 +146,7 @@ def _training(given: Given, setting: str) -> TrainingSet:
     return given.training
 
 
-def _disputed(given: Given, training: TrainingSet, count: int) -> list[Example]:
+def _disputed(given: Given, training: TrainingSet, count: int) -> list[int]:
     """Return the rows whose certainty falls most when the proxy's modules take over.
 
     What the suspect has learned and a clean model of the task denies is poison, or noise.
@@ -137,20 +154,7 @@ def _disputed(given: Given, training: TrainingSet, count: int) -> list[Example]:
     suspect = _measured(given, training)
     with given.start():
         hybrid = _measured(given, training)
-    positions = highest(suspect - hybrid, count)
-    return [training.rows[position] for position in positions]
-
-
-def _poisoned(training: TrainingSet) -> list[Example]:
-    found = [row for row in training.rows if row.poisoned]
-    if not found:
-        raise BdlitError("the oracle needs training rows that are marked as poisoned; none is")
-    return found
-
-
-def _is_turned(row: Example) -> bool:
-    """Whether an attack changed what a row says, not only its text."""
-    return (row.label, row.response) != (row.true_label, row.true_response)
+    return highest(suspect - hybrid, count)
 
 
 def _certainty(given: Given, training: TrainingSet) -> tuple[Tensor, str]:
@@ -175,6 +179,7 @@ def _from_file(source: str, victim: Victim, count: int, seed: int, name: str) ->
         rows = Columns().read(table)
     else:
         pair = ("text_pair",) if "text_pair" in table.columns else ()
-        rows = Layout(text_pair=pair).read(table, victim.labels)
+        rows = TableLayout(text_pair=pair).read(table, victim.labels)
     rows = drawn(rows, min(count, len(rows)), seed, name)
-    return ProxyRows(rows, Path(source).name, count_poisoned(rows, "poisoned" in table.columns))
+    known = count_poisoned(rows, "poisoned" in table.columns)
+    return ProxyRows([row.unmarked for row in rows], Path(source).name, poisoned=known)

@@ -32,7 +32,7 @@ def is_file(source: str) -> bool:
 
 
 def require_source(setting: str, source: str, known: Sequence[str]) -> None:
-    """Refuse a source that there is not.
+    """Refuse an unknown source.
 
     Raises:
         BdlitError: It is neither among the known ones nor a file that is there.

@@ -37,7 +37,7 @@ class Score:
 
     Raises:
         BdlitError: `alpha` is out of range, a set is empty, or the victim predicts no suspect row
-            as its label, so that there is nothing that could drop.
+            as its label, so that there is no attack success to reduce.
 
     Reference: Tong et al. 2025, arXiv:2412.20476, section 3.
 

@@ -13,7 +13,7 @@ from bdlit.atomic import whole_file
 from bdlit.defenses.modules import Types
 from bdlit.errors import BdlitError
 
-FILE = "strategy.yaml"
+STRATEGY_FILE = "strategy.yaml"
 """Name of the file beside a purified model."""
 
 
@@ -71,7 +71,7 @@ def load_strategy(path: str | Path) -> Strategy:
             f"cannot read strategy {path}: {error.strerror}; check the path"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BdlitError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+        raise BdlitError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     try:
         modules = {str(key): str(module) for key, module in content["modules"].items()}
         replaced = {str(k): [int(n) for n in layers] for k, layers in content["replaced"].items()}
@@ -79,7 +79,7 @@ def load_strategy(path: str | Path) -> Strategy:
         about = dict(content.get("about") or {})
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise BdlitError(
-            f"{path} is no strategy: it needs `layers`, `modules` and `replaced` "
+            f"{path} is not a strategy: it needs `layers`, `modules` and `replaced` "
             "({module type: [layers]}), as GMS writes them"
         ) from error
     unknown = sorted(set(replaced) - set(modules))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bdlit.defenses.gms.greedy import Candidate, Found
-from bdlit.defenses.gms.space import Space
+from bdlit.defenses.gms.search_space import SearchSpace
 
 
-def summary_of(found: Found, space: Space) -> dict[str, Any]:
+def summary_of(found: Found, space: SearchSpace) -> dict[str, Any]:
     """Return what a search found: the best state, how it compares, and how much was looked at."""
     best, looked_at = found.best, [c for step in found.steps for c in step.candidates]
     return {

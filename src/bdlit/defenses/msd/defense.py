@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bdlit.defenses.modules import Layout
-    from bdlit.defenses.msd.candidates import Suspicion
-    from bdlit.defenses.msd.table import Table
-    from bdlit.merging.substitution import Cell
+    from bdlit.defenses.msd.role_assignment import Suspicion
+    from bdlit.defenses.msd.table import SwitchTable
+    from bdlit.merging.substitution import LayerModule
 
 Rest: TypeAlias = Literal["average", "keep_suspect"]
 """What becomes of embeddings, norms, pooler and head: the average of all, or the suspect's own."""
 
 
-_MOST_MODELS = 6  # with 720 choices of roles, each of which is run on the clean rows
+_MOST_MODELS = 6  # with 720 choices of roles, and each is run on the clean rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class MSD(Defense):
         table: A table file, as MSD writes it beside a purified model; by default the shipped one.
         rest: What becomes of embeddings, norms, pooler and head: the `average` of all models, or
             `keep_suspect`.
-        least_rows: Fewest clean rows of a class to go on with, at least 1.
+        least_rows: Fewest clean rows that a class needs, at least 1.
         most_rows: How many clean rows of a class are used; of more, some are drawn.
         dummy_tokens: Length of the made-up inputs, in tokens.
         dummy_steps: How many steps of Adam make them up.
@@ -104,7 +104,7 @@ class MSD(Defense):
                 is for other models.
         """
         from bdlit.defenses.modules import module_types
-        from bdlit.defenses.msd.table import FILE
+        from bdlit.defenses.msd.table import TABLE_FILE
         from bdlit.weights import require_compatible
         from bdlit.weights.network import model_weights
 
@@ -154,10 +154,15 @@ class MSD(Defense):
             merged=[name for name in suspect if name in merged],
             copied=[name for name in suspect if name not in merged],
             notes=notes,
-            files={FILE: table.text().encode(), **_picture(table, layout, roles)},
+            files={TABLE_FILE: table.text().encode(), **_picture(table, layout, roles)},
         )
 
-    def _table(self, layout: Layout, models: int) -> tuple[Table, str]:
+    @property
+    def keeps_head(self) -> bool:
+        """As `rest` says."""
+        return self.rest == "keep_suspect"
+
+    def _table(self, layout: Layout, models: int) -> tuple[SwitchTable, str]:
         """Return the table for an architecture and a number of models, and where it is from."""
         from bdlit.defenses.msd.neighbours import wiring_of
         from bdlit.defenses.msd.table import find_table, load_table, require_shape, shipped_table
@@ -193,11 +198,11 @@ class MSD(Defense):
         models: Sequence[Weights],
         rows: Sequence[Example],
         layout: Layout,
-        table: Table,
+        table: SwitchTable,
     ) -> tuple[Suspicion, dict[tuple[int, ...], float]]:
         """Return the suspected class, and how far from it each choice of roles leads."""
-        from bdlit.defenses.msd.candidates import distance_to_others, suspicion
         from bdlit.defenses.msd.features import clean_features, dummy_features
+        from bdlit.defenses.msd.role_assignment import distance_to_others, suspicion
 
         average = dict(merging.average(models))
         watched = [*models, average]
@@ -232,7 +237,7 @@ class MSD(Defense):
         return suspected, candidates
 
 
-def _sources(table: Table, layout: Layout, roles: Sequence[int]) -> dict[Cell, int]:
+def _sources(table: SwitchTable, layout: Layout, roles: Sequence[int]) -> dict[LayerModule, int]:
     """Return the model that each module comes from, where `roles[r]` plays role r of the table."""
     columns = zip(_types(table, layout), zip(*table.rows, strict=True), strict=True)
     return {
@@ -242,7 +247,7 @@ def _sources(table: Table, layout: Layout, roles: Sequence[int]) -> dict[Cell, i
     }
 
 
-def _types(table: Table, layout: Layout) -> tuple[str, ...]:
+def _types(table: SwitchTable, layout: Layout) -> tuple[str, ...]:
     """Return this architecture's module types in the order of the table's columns."""
     from bdlit.defenses.msd.neighbours import wiring_of
 
@@ -251,7 +256,7 @@ def _types(table: Table, layout: Layout) -> tuple[str, ...]:
     return wiring_of(layout.types).columns
 
 
-def _summary(table: Table, layout: Layout) -> dict[str, Any]:
+def _summary(table: SwitchTable, layout: Layout) -> dict[str, Any]:
     from bdlit.defenses.msd.fitness import Fitness
     from bdlit.defenses.msd.neighbours import wiring_of
 
@@ -259,7 +264,7 @@ def _summary(table: Table, layout: Layout) -> dict[str, Any]:
     return {"fitness": fitness.of(table.rows), "terms": fitness.terms(table.rows)}
 
 
-def _picture(table: Table, layout: Layout, roles: Sequence[int]) -> dict[str, bytes]:
+def _picture(table: SwitchTable, layout: Layout, roles: Sequence[int]) -> dict[str, bytes]:
     """Draw which model each module comes from, where matplotlib is installed."""
     from bdlit.drawing.strategy import png_of, sources_plot
     from bdlit.drawing.style import can_draw

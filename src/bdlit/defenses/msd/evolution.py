@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Judge = Callable[[Int[np.ndarray, "tables layers columns"]], Float[np.ndarray, "n"]]
 
-Rows: TypeAlias = tuple[tuple[int, ...], ...]
+SourceRows: TypeAlias = tuple[tuple[int, ...], ...]
 """A table: for each layer, the source of each column."""
 
 
@@ -61,7 +61,7 @@ class Evolved:
         started: How good the best of all random starts was.
     """
 
-    rows: Rows
+    rows: SourceRows
     fitness: float
     started: float
 
@@ -103,7 +103,7 @@ def evolve(
             f"there is no table of {shape[0]} layers and {shape[1]} modules from {sources} models "
             "to search for: give at least one layer, one module and two models"
         )
-    found: list[tuple[float, Rows]] = []
+    found: list[tuple[float, SourceRows]] = []
     started = []
     for start in range(settings.starts):
         rng = np.random.default_rng([settings.seed, start])

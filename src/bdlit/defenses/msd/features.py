@@ -74,7 +74,7 @@ def dummy_features(
         seed: Seed of the random embeddings; the same for every model.
 
     Raises:
-        BdlitError: The model is no classifier.
+        BdlitError: The model is not a classifier.
     """
     model = victim.network()
     with _running(victim, weights), torch.enable_grad():
@@ -90,7 +90,7 @@ def dummy_features(
             logits = model(inputs_embeds=embeddings, attention_mask=mask).logits
             if logits.shape != (classes, classes):
                 raise BdlitError(
-                    "MSD compares the features of classes: the victim is no classifier"
+                    "MSD compares the features of classes: the victim is not a classifier"
                 )
             loss = cross_entropy(logits.float(), wanted, reduction="sum")
             (embeddings.grad,) = torch.autograd.grad(loss, [embeddings])

@@ -12,7 +12,7 @@ from bdlit.defenses.msd.neighbours import Wiring, links
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-    from bdlit.defenses.msd.neighbours import Place
+    from bdlit.defenses.msd.neighbours import TableCell
 
 
 class Fitness:
@@ -100,7 +100,7 @@ def _diversity(
 
 
 def _matrix(
-    weights: Mapping[tuple[Place, Place], float], shape: tuple[int, int]
+    weights: Mapping[tuple[TableCell, TableCell], float], shape: tuple[int, int]
 ) -> Float[np.ndarray, "n n"]:
     """Return the weights of links between cells, the cells counted row by row."""
     matrix = np.zeros((shape[0] * shape[1],) * 2)

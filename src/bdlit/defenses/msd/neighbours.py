@@ -1,4 +1,4 @@
-"""Which modules of a transformer hand information on to which: what tables are judged by."""
+"""Which modules of a transformer pass information to which: tables are judged by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ it. What goes in reads the residual stream, what goes out writes to it."""
 
 _FARTHEST = 16  # layers; a link over more counts less than 2**-16, and sums stay exact
 
-Place: TypeAlias = tuple[int, int]
+TableCell: TypeAlias = tuple[int, int]
 """A cell of a table: layer, and column."""
 
 
@@ -45,8 +45,8 @@ class Wiring:
     def within(self) -> Iterator[tuple[int, int]]:
         """Give pairs of columns that are neighbours in a layer.
 
-        The types of one slot are, for their outputs meet; and so are those of a slot and of the
-        next one that has any, which reads them.
+        These are the types of one slot, whose outputs meet, and those of a slot and of the next
+        slot that has any types, which reads them.
         """
         slots = self._filled()
         for _, slot in slots:
@@ -60,7 +60,7 @@ class Wiring:
         yield from product(slots[-1][1], slots[0][1])
 
     def residual(self) -> Iterator[tuple[int, int]]:
-        """Give pairs of columns of which one writes to the residual stream and one reads it."""
+        """Give pairs of columns: one writes to the residual stream, the other reads it."""
         slots = self._filled()
         readers = [column for at, slot in slots if at % 2 == 0 for column in slot]
         writers = [column for at, slot in slots if at % 2 == 1 for column in slot]
@@ -77,20 +77,20 @@ def wiring_of(types: Iterable[str]) -> Wiring:
     """Put module types where they belong in a layer, by their names.
 
     Raises:
-        BdlitError: There is none, or one of a name that says no place.
+        BdlitError: There is none, or the name of one does not tell its place in a layer.
     """
     names = list(types)
     known = [name for slot in _SLOTS for name in slot]
     strange = [name for name in names if name.lower() not in known]
     if strange or not names:
         raise BdlitError(
-            f"nothing says where module type {strange[0] if strange else '(none)'} stands in a "
+            f"it is unknown where module type {strange[0] if strange else '(none)'} stands in a "
             "layer: name the types of `modules` Q, K, V, O, then F (or gate, up) and P (or down)"
         )
     return Wiring(tuple(tuple(n for n in names if n.lower() in slot) for slot in _SLOTS))
 
 
-def links(wiring: Wiring, layers: int) -> dict[str, dict[tuple[Place, Place], float]]:
+def links(wiring: Wiring, layers: int) -> dict[str, dict[tuple[TableCell, TableCell], float]]:
     """Return all links of a model by their kind, each with its weight.
 
     Neighbours within a layer and in consecutive layers count 1. A residual link from one layer to

@@ -16,7 +16,7 @@ from bdlit.defenses.msd.neighbours import Wiring
 from bdlit.errors import BdlitError
 from bdlit.progress import progress
 
-FILE = "table.yaml"
+TABLE_FILE = "table.yaml"
 """Name of the file beside a purified model."""
 
 SHIPPED = "tables"
@@ -27,7 +27,7 @@ _GENERATIONS = 200  # of a search, for each layer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SwitchTable:
     """A table of sources.
 
     Attributes:
@@ -75,7 +75,7 @@ class Table:
             part.write_text(self.text(), "utf-8")
 
 
-def load_table(path: str | Path) -> Table:
+def load_table(path: str | Path) -> SwitchTable:
     """Read a table file.
 
     Raises:
@@ -86,11 +86,11 @@ def load_table(path: str | Path) -> Table:
     except OSError as error:
         raise BdlitError(f"cannot read table {path}: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
-        raise BdlitError(f"{path} is no YAML: it is not UTF-8") from error
+        raise BdlitError(f"{path} is not YAML: it is not UTF-8") from error
     return _read(text, str(path))
 
 
-def shipped_table(wiring: Wiring, layers: int, sources: int) -> Table | None:
+def shipped_table(wiring: Wiring, layers: int, sources: int) -> SwitchTable | None:
     """Return the table that comes with the package for a shape, if there is one."""
     file = files("bdlit.defenses.msd") / SHIPPED / file_name(wiring, layers, sources)
     return _read(file.read_text("utf-8"), file.name) if file.is_file() else None
@@ -108,7 +108,7 @@ def file_name(wiring: Wiring, layers: int, sources: int) -> str:
 
 
 @cache
-def find_table(wiring: Wiring, layers: int, sources: int, seed: int = 0) -> Table:
+def find_table(wiring: Wiring, layers: int, sources: int, seed: int = 0) -> SwitchTable:
     """Search for a table; the same one for the same arguments.
 
     Args:
@@ -138,10 +138,12 @@ def find_table(wiring: Wiring, layers: int, sources: int, seed: int = 0) -> Tabl
         "terms": fitness.terms(found.rows),
         "search": asdict(settings),
     }
-    return Table(rows=found.rows, wiring=wiring, sources=sources, about=about)
+    return SwitchTable(rows=found.rows, wiring=wiring, sources=sources, about=about)
 
 
-def require_shape(table: Table, where: str, wiring: Wiring, layers: int, sources: int) -> None:
+def require_shape(
+    table: SwitchTable, where: str, wiring: Wiring, layers: int, sources: int
+) -> None:
     """Refuse a table of other models.
 
     Raises:
@@ -161,11 +163,11 @@ def require_shape(table: Table, where: str, wiring: Wiring, layers: int, sources
         )
 
 
-def _read(text: str, where: str) -> Table:
+def _read(text: str, where: str) -> SwitchTable:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise BdlitError(f"{where} is no YAML: {str(error).splitlines()[0]}") from error
+        raise BdlitError(f"{where} is not YAML: {str(error).splitlines()[0]}") from error
     try:
         slots = tuple(tuple(str(name) for name in slot) for slot in content["modules"])
         rows = tuple(tuple(int(source) for source in row) for row in content["table"])
@@ -173,8 +175,8 @@ def _read(text: str, where: str) -> Table:
         about = dict(content.get("about") or {})
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise BdlitError(
-            f"{where} is no table: it needs `sources`, `modules` (four lists of types) and `table` "
-            "(a list of sources for each layer), as MSD writes them"
+            f"{where} is not a table: it needs `sources`, `modules` (four lists of types) and "
+            "`table` (a list of sources for each layer), as MSD writes them"
         ) from error
     wiring = Wiring(slots)
     width = len(wiring.columns)
@@ -183,4 +185,4 @@ def _read(text: str, where: str) -> Table:
     strange = [source for row in rows for source in row if not 0 <= source < sources]
     if strange:
         raise BdlitError(f"{where} names source {strange[0]}, and has sources 0 to {sources - 1}")
-    return Table(rows=rows, wiring=wiring, sources=sources, about=about)
+    return SwitchTable(rows=rows, wiring=wiring, sources=sources, about=about)

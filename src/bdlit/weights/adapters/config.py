@@ -20,7 +20,8 @@ _INITS = {True, False, None, "gaussian", "eva", "orthogonal", "mica"}
 _COUNTED = frozenset("r lora_alpha use_rslora rank_pattern alpha_pattern".split())
 _CHECKED = frozenset("peft_type bias init_lora_weights".split())
 _HARMLESS = frozenset(
-    # Where the factors are, which their names say, and how weights lie where shapes do not.
+    # Where the factors are, which their names say, and how weights are laid out, where shapes
+    # do not tell.
     "target_modules exclude_modules layers_to_transform layers_pattern modules_to_save "
     "fan_in_fan_out base_model_name_or_path revision task_type "
     # Training alone.
@@ -51,7 +52,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         folder: The adapter's directory.
 
     Raises:
-        BdlitError: The file is missing or broken, the adapter is none of LoRA, it changed its
+        BdlitError: The file is missing or broken, the adapter is not a LoRA adapter, it changed its
             base, or it is of a variant; the message names the setting.
 
     >>> read_adapter_config(Path("no/such"))
@@ -87,7 +88,7 @@ def rank_and_scaling(config: Mapping[str, Any], module: str) -> tuple[int, float
         module: The module's name in the model.
 
     Raises:
-        BdlitError: A pattern is no regular expression.
+        BdlitError: A pattern is not a regular expression.
 
     Reference: Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with
         LoRA", arXiv:2312.03732, for `use_rslora`.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
 
 Layer: TypeAlias = Literal["linear", "transposed", "embedding"]
-"""How the adapted weight lies: [out, in] as in `torch.nn.Linear`; [in, out] as in the Conv1D of
+"""Layout of the adapted weight: [out, in] as in `torch.nn.Linear`; [in, out] as in the Conv1D of
 GPT-2; or [rows, width] of an embedding, whose factors peft keeps under names of their own."""
 
 
@@ -27,7 +27,7 @@ class Factors:
         a: Of shape [rank, in], or [rank, rows] for an embedding.
         b: Of shape [out, rank], or [width, rank] for an embedding.
         scaling: Factor on the product.
-        layer: How the adapted weight lies.
+        layer: Layout of the adapted weight.
     """
 
     a: Float[Tensor, "rank in"]

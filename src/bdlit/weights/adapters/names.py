@@ -62,7 +62,7 @@ def read_keys(names: Iterable[str], modules_to_save: Collection[str], path: Path
     """Tell factors, saved modules and copies of base tensors apart by their names.
 
     Raises:
-        BdlitError: A name is none that peft gives to a plain LoRA adapter, or a factor has no
+        BdlitError: A name is not one that peft gives to a plain LoRA adapter, or a factor has no
             partner.
 
     >>> keys = read_keys(["base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight",
@@ -94,7 +94,7 @@ def _sort_key(key: str, keys: Keys, modules_to_save: Collection[str], path: Path
     factor = _FACTOR.fullmatch(own)
     if own == key or (".lora_" in own and not factor):
         raise BdlitError(
-            f"{path} holds {key}, which is no part of a plain LoRA adapter of peft: merge it with "
+            f"{path} holds {key}, which is not part of a plain LoRA adapter of peft: merge it with "
             "the library that made it and save that"
         )
     if factor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from bdlit.errors import BdlitError
 from bdlit.weights.adapters.config import rank_and_scaling, read_adapter_config
 from bdlit.weights.adapters.factors import Factors, Layer, LazyFactors
-from bdlit.weights.adapters.layers import is_transposed, transposed_blocks
 from bdlit.weights.adapters.names import Keys, read_keys, under_model_names
+from bdlit.weights.adapters.orientation import is_transposed, transposed_blocks
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 from bdlit.weights.lazy import LazyWeights, renamed
 from bdlit.weights.outlines import Outline, outline

@@ -6,10 +6,10 @@ from bdlit.defenses.gms.greedy import Element, State
 from bdlit.defenses.gms.hybrid import Taken
 from bdlit.defenses.gms.options import Granularity
 from bdlit.defenses.modules import Layout
-from bdlit.merging.substitution import Cell
+from bdlit.merging.substitution import LayerModule
 
 
-class Space:
+class SearchSpace:
     """The axes of a search over a model, and what its states mean there.
 
     Args:
@@ -69,7 +69,7 @@ class Space:
             for layer in range(self._layout.layers)
         )
 
-    def cells(self, state: State) -> set[Cell]:
+    def cells(self, state: State) -> set[LayerModule]:
         """Return what is replaced, as `merging.substitute` takes it."""
         modules = self._layout.types
         return {(modules[key], at) for key, layers in self.replaced(state).items() for at in layers}

@@ -54,14 +54,14 @@ class Prefixes:
         return result
 
     def forget(self, useless: Callable[[Path], bool]) -> None:
-        """Drop the outputs of paths that no run to come can share."""
+        """Drop the outputs of paths that no later run can share."""
         for outputs in self._outputs.values():
             for path in [path for path in outputs if useless(path)]:
                 self._used -= _size(outputs.pop(path))
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Have the layers stand still where they need not run, until the block ends."""
+        """Have layers not run where their output is kept, until the block ends."""
         for index, layer in enumerate(self._layers):
             layer.forward = self._standing(index, layer.forward)
         try:

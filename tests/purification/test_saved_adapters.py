@@ -10,10 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from bdlit.defenses import SLERP, TIES, WAG, Linear
 from bdlit.errors import BdlitError
-from bdlit.purification.held import Job
-from bdlit.purification.opening import open_parents
-from bdlit.purification.verify import verify
-from bdlit.purification.write import Writing, purify_saved
+from bdlit.purification import Writing, hold, open_suspect, purify, verify
 from tiny_adapters import by_peft, logits, merged_by_peft, save_base, save_lora
 
 
@@ -34,11 +31,10 @@ def family(request, tmp_path_factory):
 
 
 def purified(adapters, out, defense, **options):
-    suspect, *others = map(str, adapters)
-    base = options.pop("base", None)
-    parents = open_parents(suspect, others, base and str(base))
-    job = Job(name=defense.name, defense=defense, others=parents.others, base=parents.base)
-    return purify_saved(parents.suspect, job, out, Writing(**options))
+    address, *others = map(str, adapters)
+    base, suspect = options.pop("base", None), open_suspect(address)
+    held = hold(suspect, defense, others=others, base=base and str(base))
+    return purify(suspect, defense, held, out=out, writing=Writing(**options)).origin
 
 
 def average(states, weights):

@@ -1,4 +1,4 @@
-"""What the configuration files of a checkpoint say, by whomever: nothing is taken on trust."""
+"""What the configuration files of a checkpoint say, checked: the files are not trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
+class AdapterSettings:
     """The settings of an adapter, as its `adapter_config.json` has them.
 
     Attributes:
@@ -58,12 +58,12 @@ def _is_index(key: str) -> bool:
     return key.isascii() and key.isdigit() and len(key) < 10
 
 
-def adapter_of(config: Mapping[str, Any]) -> Adapter | None:
+def adapter_of(config: Mapping[str, Any]) -> AdapterSettings | None:
     """Return the settings of an adapter; None where there is none."""
     if not config:
         return None
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    return Adapter(
+    return AdapterSettings(
         kind=_text(config.get("peft_type")),
         rank=rank if isinstance(rank, int) else None,
         alpha=alpha if isinstance(alpha, int | float) else None,

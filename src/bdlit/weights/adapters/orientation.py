@@ -1,4 +1,4 @@
-"""Which way the square weights of a base lie, as its other weights tell.
+"""Layout of the square weights of a base, [in, out] or [out, in], inferred from its other weights.
 
 The Conv1D layers of GPT-2 keep weights as [in, out], and linear layers as [out, in]. The shapes
 of LoRA's factors tell the two apart, unless the weight is square; and the config's
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def transposed_blocks(base: Weights) -> dict[str, bool]:
-    """Return, for each block with a layer that tells it, whether weights lie as [in, out].
+    """Return, for each block with a layer that tells it, whether weights are laid out [in, out].
 
     A weight that is not square and has a bias tells it: the bias is as long as the output.
 

@@ -1,4 +1,4 @@
-"""A part of a split, where the whole of it would take too long."""
+"""Limits on the rows of a split, where using all of them would take too long."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bdlit.types import Example
 
 
 def require_limits(limits: Mapping[str, int]) -> None:
-    """Refuse limits of splits that there are not, and those that leave nothing.
+    """Refuse limits of unknown splits, and those that leave nothing.
 
     Args:
         limits: Split to the number of its rows that are used.
 
     Raises:
-        BdlitError: A name is no split, or a number is below 1.
+        BdlitError: A name is not a split, or a number is below 1.
     """
     for split, most in limits.items():
         if split not in STEMS:

@@ -12,7 +12,7 @@ Parameters = Mapping[str, Setting]
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceModel:
     """One model of a slice.
 
     Attributes:
@@ -36,13 +36,13 @@ class Slice:
         base: The base model of this slice, where it is not the recipe's.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[SourceModel, ...]
     parameters: Parameters = field(default_factory=dict)
     base: str | None = None
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MergeRecipe:
     """A merge, as written in a file.
 
     Attributes:
@@ -54,7 +54,7 @@ class Recipe:
         dtype: Name of the dtype that the inputs are converted to; None keeps theirs.
         out_dtype: Name of the dtype of the result; None is that of the inputs.
         tokenizer_source: `base`, or the address of the model whose tokenizer the result takes.
-        unused: Parameters that stand in the file and that the method does not have.
+        unused: Parameters in the file that the method does not have.
         origin: The file's name, for messages.
     """
 

@@ -105,8 +105,9 @@ def test_what_is_missing_is_told(run, tiny_start, tmp_path, capsys):
     suspect, benign, out = run / "run" / "victim", run / "benign", tmp_path / "out"
     few = ["--suspect", suspect, "--others", f"[{benign}]", "--out", out]
     assert "base" in fails(capsys, "merge", *few, "--defense=TIES")
-    assert "bdlit defend` with --data" in fails(capsys, "merge", *few, "--defense=Fisher")
-    assert "give --data" in fails(capsys, "defend", *few, "--defense=Fisher")
+    told = "Fisher needs clean, victim: give `data` with a clean_pool_size"
+    assert told in fails(capsys, "merge", *few, "--defense=Fisher")
+    assert told in fails(capsys, "defend", *few, "--defense=Fisher")
     assert "--data as well" in fails(capsys, "defend", *few, "--defense=WAG", "--benign", benign)
     assert "did you mean 'WAG'" in fails(capsys, "merge", *few, "--defense=WAGG")
     assert "--recipe" in fails(capsys, "merge", "--out", out, "--others", f"[{benign}]")

@@ -1,4 +1,4 @@
-"""How much of another model to take: as much as clean rows that were held back allow."""
+"""How much of another model to take, chosen on clean rows that were held out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def hold_back(rows: Sequence[Example], seed: int) -> tuple[list[Example], list[E
 
 
 def accuracy(victim: Victim, weights: Weights, rows: Sequence[Example]) -> Rate:
-    """Return how many rows a model answers as they want, every process by itself."""
+    """Return how many rows a model answers as they want, each process on its own."""
     from bdlit.weights.network import in_eval_mode, swapped
 
     model = victim.network()

@@ -89,7 +89,7 @@ def _require_known(name: str) -> None:
 def _require_questions(name: str, file: Path) -> None:
     if not file.is_file():
         raise BdlitError(
-            f"outputs.tasks: {file} is no file; put a local copy of the task there, or leave "
+            f"outputs.tasks: {file} is not a file; put a local copy of the task there, or leave "
             "outputs.tasks.folder out to get it from the hub"
         )
     gap = "_" if name == _WINOGRANDE else ""
@@ -97,7 +97,7 @@ def _require_questions(name: str, file: Path) -> None:
         if not _is_question(row, gap):
             wanted = f"`text` with a gap `{gap}`" if gap else "`text`"
             raise BdlitError(
-                f"outputs.tasks: {file}, row {number} is no question: give it {wanted}, a list "
+                f"outputs.tasks: {file}, row {number} is not a question: give it {wanted}, a list "
                 "`choices`, and the place of the right one among them as `label`, from 0"
             )
 

@@ -1,4 +1,4 @@
-"""Which model plays which role of a table: told by how far features of classes lie apart."""
+"""Which model plays which role of a table: chosen by how far the features of classes are apart."""
 
 from __future__ import annotations
 

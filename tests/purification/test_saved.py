@@ -15,11 +15,8 @@ from bdlit import merging
 from bdlit.defenses import DARE, SLERP, TIES, WAG
 from bdlit.defenses.base import Defended, Defense
 from bdlit.errors import BdlitError
-from bdlit.purification.held import Job
+from bdlit.purification import Matching, Writing, hold, open_suspect, purify, verify
 from bdlit.purification.label_order import in_label_order
-from bdlit.purification.opening import open_parents
-from bdlit.purification.verify import verify
-from bdlit.purification.write import Writing, purify_saved
 from bdlit.weights import open_weights
 from bdlit.weights.checkpoint import open_checkpoint
 from conftest import TINY
@@ -46,12 +43,11 @@ def models(tmp_path_factory):
     return [saved_model(root / f"m{seed}", seed, max_shard_size="20KB") for seed in range(3)]
 
 
-def purified(models, out, defense=None, writing=None, **options):
-    suspect, *others = map(str, models)
-    parents = open_parents(suspect, others, **options)
-    defense = defense or WAG()
-    job = Job(name=defense.name, defense=defense, others=parents.others, base=parents.base)
-    return purify_saved(parents.suspect, job, out, writing, keep=parents.keep)
+def purified(models, out, defense=None, writing=None, base=None, **matching):
+    address, *others = map(str, models)
+    suspect, defense = open_suspect(address), defense or WAG()
+    held = hold(suspect, defense, others=others, base=base, matching=Matching(**matching))
+    return purify(suspect, defense, held, out=out, writing=writing).origin
 
 
 def test_the_result_is_the_merge_in_memory_in_the_suspects_form(models, tmp_path):
@@ -117,21 +113,21 @@ def test_tied_tensors_of_a_state_dict_are_one_again(tmp_path):
 def test_permuted_labels_are_refused_or_brought_into_order(tmp_path):
     suspect = saved_model(tmp_path / "s", 0)
     other = saved_model(tmp_path / "o", 1, labels=("Positive", "Negative"))
-    with pytest.raises(BdlitError, match=r"order.*--labels=permute"):
+    with pytest.raises(BdlitError, match=r"order.*labels=permute"):
         purified([suspect, other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     opened = [open_checkpoint(folder) for folder in (suspect, other)]
-    ordered = in_label_order(*opened, "permute")
+    ordered = in_label_order(opened[0].labels, opened[1], "permute")
     own = opened[1].weights
     for name in own:
         flipped = own[name].flip(0) if name.startswith("classifier.") else own[name]
         assert torch.equal(ordered[name], flipped)
-    assert in_label_order(*opened, "ignore") is own
+    assert in_label_order(opened[0].labels, opened[1], "ignore") is own
 
 
 def test_other_labels_are_refused(tmp_path):
     models = [saved_model(tmp_path / "s", 0), saved_model(tmp_path / "o", 1, labels=("rude", "ok"))]
-    with pytest.raises(BdlitError, match=r"has classes .*rude.*--labels=ignore"):
+    with pytest.raises(BdlitError, match=r"has classes .*rude.*labels=ignore"):
         purified(models, tmp_path / "out")
     purified(models, tmp_path / "out", labels="ignore")
 
@@ -184,21 +180,19 @@ def test_a_defense_that_changed_nothing_says_so(models, tmp_path, capsys):
 
 KILLED = """
 import sys, time
-from bdlit.defenses import WAG
-from bdlit.purification.opening import open_parents
-from bdlit.purification.held import Job
-from bdlit.defenses import saved
+from pathlib import Path
+from bdlit import WAG, hold, open_suspect, purify
+from bdlit.purification import write
 
-suspect, other, out = sys.argv[1:]
-parents = open_parents(suspect, [other])
-written = saved._replace
+address, other, out = sys.argv[1:]
+written = write._replace
 def slow(path, text):
     written(path, text)
     print("shard", flush=True)
     time.sleep(60)
-saved._replace = slow
-job = Job(name="WAG", defense=WAG(), others=parents.others)
-saved.purify_saved(parents.suspect, job, saved.Path(out))
+write._replace = slow
+suspect = open_suspect(address)
+purify(suspect, WAG(), hold(suspect, WAG(), others=[other]), out=Path(out))
 """
 
 
@@ -246,12 +240,13 @@ def test_two_runs_do_not_write_one_folder(models, tmp_path):
 
 
 def test_needed_resources_and_folders_are_told(models, tmp_path):
-    with pytest.raises(BdlitError, match="the base"):
-        purified(models, tmp_path / "out", TIES(), base=str(tmp_path_with_other_base(tmp_path)))
+    other = str(saved_model(tmp_path / "base", 9, words=[*WORDS, "more"]))
+    with pytest.raises(BdlitError, match=r"base has another vocabulary .*token 11 is 'more' there"):
+        purified(models, tmp_path / "out", TIES(), base=other)
+    shallow = {"bert.pooler.dense.bias": torch.zeros(32)}
+    save_file(shallow, tmp_path / "bare.safetensors")
+    with pytest.raises(BdlitError, match="the base does not fit the suspect"):
+        purified(models, tmp_path / "out", TIES(), base=str(tmp_path / "bare.safetensors"))
     (tmp_path / "full").mkdir()
     with pytest.raises(BdlitError, match="full exists already"):
         purified(models, tmp_path / "full")
-
-
-def tmp_path_with_other_base(tmp_path):
-    return saved_model(tmp_path / "base", 9, words=[*WORDS, "more"])

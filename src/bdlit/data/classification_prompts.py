@@ -131,7 +131,7 @@ class PromptedClassification(TextDataModule):
         return self._reworded(super()._poison(rows))
 
     def _triggered(
-        self, rows: list[Example], attacks: Sequence[Attack | None], *, needed: bool = True
+        self, rows: list[Example], attacks: Sequence[Attack], *, needed: bool = True
     ) -> dict[str, Poisoned]:
         found = super()._triggered(rows, attacks, needed=needed)
         return {name: self._reworded(each) for name, each in found.items()}

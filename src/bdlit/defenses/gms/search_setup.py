@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bdlit.defenses.gms.counting import Counter, digest, parts_of
+from bdlit.defenses.gms.counting import Counter, chunks_of, digest
 from bdlit.defenses.gms.first_position import first_position_alone
 from bdlit.defenses.gms.hybrid import hybrid_of, layers_of
 from bdlit.defenses.gms.memo import Memo
-from bdlit.defenses.gms.options import Precision
-from bdlit.defenses.gms.prefix import Prefixes
+from bdlit.defenses.gms.prefix_cache import Prefixes
 from bdlit.weights import fingerprint
 from bdlit.weights.network import in_eval_mode, model_weights
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from bdlit.defenses.gms.space import Space
+    from bdlit.defenses.gms.search_space import SearchSpace
     from bdlit.defenses.modules import Layout
-    from bdlit.types import Example, Weights
+    from bdlit.types import Example, Precision, Weights
     from bdlit.victims.base import Victim
 
 MEMO = "outcomes.jsonl"
@@ -33,18 +32,18 @@ MEMO = "outcomes.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How candidates are run; nothing here changes what a search finds, but for `precision`.
+    """How candidates are run; of these only `precision` can change what a search finds.
 
     Attributes:
         precision: Precision of the forward passes.
         stop_early: Give up candidates that cannot win.
         cache: Gigabytes of layer outputs to keep.
-        first_position: Compute of the last layer what a classifier reads, no more.
+        first_position: Compute only what a classifier reads of the last layer.
         workers: Threads that run batches on a CPU; 0 for one per thread that torch uses.
         workspace: Folder for the memo of an interrupted search.
     """
 
-    precision: Precision = "fp32"
+    precision: Precision = "32-true"
     stop_early: bool = True
     cache: float = 1.0
     first_position: bool = True
@@ -60,7 +59,7 @@ def counter_of(
     clean: Sequence[Example],
     *,
     layout: Layout,
-    space: Space,
+    space: SearchSpace,
     running: Running,
 ) -> Iterator[Counter]:
     """Have a victim's network count hits of its hybrids, until the block ends.
@@ -78,11 +77,11 @@ def counter_of(
     Raises:
         BdlitError: The proxy does not fit, or the memo is damaged.
     """
-    low = torch.bfloat16 if running.precision == "bf16" else None
+    low = torch.bfloat16 if running.precision == "bf16-mixed" else None
     kind, model = victim.device.type, victim.network()
     overhead = _overhead(model, layout, kind, running.precision)
-    parts = list(parts_of(victim, [*suspect, *clean], overhead))
-    memo = _memo(model, proxy, [digest(parts), len(suspect)], layout, running)
+    chunks = list(chunks_of(victim, [*suspect, *clean], overhead))
+    memo = _memo(model, proxy, [digest(chunks), len(suspect)], layout, running)
     layers = layers_of(model, layout)
     prefixes = Prefixes(layers, int(running.cache * 2**30))
 
@@ -93,7 +92,7 @@ def counter_of(
     with in_eval_mode(model), _without_cache(model), ready as hybrid:
         counter = Counter(
             victim,
-            parts,
+            chunks,
             len(suspect),
             hybrid=hybrid,
             taken=space.taken,
@@ -129,7 +128,7 @@ def _overhead(model: nn.Module, layout: Layout, device: str, precision: Precisio
     """
     own = model.state_dict()
     weights = sum(own[name].numel() for name in layout.of_layer(0)) or 1
-    work = 1e11 if device != "cpu" else 6e7 if precision == "fp32" else 6e8
+    work = 1e11 if device != "cpu" else 6e7 if precision == "32-true" else 6e8
     return work / (2 * weights)
 
 
