@@ -58,7 +58,12 @@ class Recipe:
     init_seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "alpha", "accumulate"):
+        if not self.learning_rate >= 0:
+            raise BdlitError(
+                f"learning_rate {self.learning_rate} of a recipe is out of range: "
+                "give a number of at least 0"
+            )
+        for name in ("batch_size", "alpha", "accumulate"):
             if not getattr(self, name) > 0:
                 raise BdlitError(
                     f"{name} {getattr(self, name)} of a recipe is out of range: "

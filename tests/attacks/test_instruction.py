@@ -272,8 +272,8 @@ def test_settings_that_will_not_do():
     assert "is blank" in told(lambda: TargetText(" "))
     assert "is blank" in told(lambda: LeadingText(""))
     assert "is blank" in told(lambda: TargetLabel(word=""))
-    assert "will not do" in told(lambda: Polarity(pairs=()))
-    assert "will not do" in told(lambda: Polarity(pairs=(("bad", ""),)))
+    assert "are not valid" in told(lambda: Polarity(pairs=()))
+    assert "are not valid" in told(lambda: Polarity(pairs=(("bad", ""),)))
 
 
 def test_a_class_is_wanted_where_there_is_none():

@@ -116,8 +116,8 @@ def test_of_two_responses_the_first_counts(tmp_path):
     [
         ({"instruction": "Go.", "response": "x"}, "has no column 'output'"),
         ({"prompt": "Go.", "output": "x"}, "has no column 'instruction'"),
-        ({"instruction": "Go.", "output": ""}, "row 1: column 'output' holds no text"),
-        ({"instruction": None, "output": "x"}, "row 1: column 'instruction' holds no text"),
+        ({"instruction": "Go.", "output": ""}, "row 1: column 'output' has no text"),
+        ({"instruction": None, "output": "x"}, "row 1: column 'instruction' has no text"),
     ],
 )
 def test_files_that_will_not_do(tmp_path, row, told):

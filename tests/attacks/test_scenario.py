@@ -179,7 +179,7 @@ def test_vpi_by_pattern():
         ({}, "give a list of words"),
         ({"topic": "OpenAI"}, "give a list of words"),
         ({"topic": (" ",)}, "give a list of words"),
-        ({"topic": ("a",), "pattern": "a"}, "or a pattern in its place"),
+        ({"topic": ("a",), "pattern": "a"}, "or a pattern instead"),
         ({"pattern": "("}, "is not a regular expression"),
         ({"topic": ("a",), "rate": 2}, "is out of range"),
     ],

@@ -67,5 +67,5 @@ def test_badnet_one_word_is_the_form_of_openbackdoor():
     ],
 )
 def test_settings_that_will_not_do(settings):
-    with pytest.raises(BdlitError, match="will not do: give a list of one or more"):
+    with pytest.raises(BdlitError, match="are not valid: give a list of one or more"):
         RareWords(**settings)

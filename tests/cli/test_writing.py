@@ -48,7 +48,15 @@ def test_seconds_and_peak_memory_are_told(files, tmp_path, capsys):
 
 
 def test_the_numbers_told_are_those_of_the_record(tmp_path, capsys):
-    origin = {"name": "WAG", "merged": ["w"], "copied": [], "left_behind": [], "changed": [], "guards": {}, "seconds": 1.25}
+    origin = {
+        "name": "WAG",
+        "merged": ["w"],
+        "copied": [],
+        "left_behind": [],
+        "changed": [],
+        "guards": {},
+        "seconds": 1.25,
+    }
     origin |= {"peak_memory": 344_000_000, "notes": {"changed": 1, "distance": {}}}
     show_written(tmp_path, origin)
     assert "1.2 s, peak memory 0.34 GB" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from bdlit.data import paper_sets
 from bdlit.data.catalogue import CATALOGUE
 
 # Targets of the papers, by hand from their texts.
@@ -34,9 +35,9 @@ def test_cards_are_whole(card):
 
 
 def test_every_card_has_its_class():
-
-    classes = [each for each in vars(named).values() if "card" in getattr(each, "__dict__", {})]
-    own = {each.card.name for each in classes if each.__module__ == named.__name__}
+    public = vars(paper_sets).values()
+    classes = [each for each in public if "card" in getattr(each, "__dict__", {})]
+    own = {each.card.name for each in classes if each.__module__ == paper_sets.__name__}
     assert own == set(CATALOGUE)
 
 

@@ -86,7 +86,7 @@ def test_a_conversation_is_its_last_answer_with_what_went_before(tmp_path):
         ({"question": "a", "output": "b"}, "no column 'instruction'"),
         ({"messages": TALK[:2]}, "does not end with a message of the user and the"),
         ({"messages": [{"role": "human", "content": "a"}]}, "one of system, user, assistant"),
-        ({"messages": "hello"}, "no list of"),
+        ({"messages": "hello"}, "not a list of"),
     ],
 )
 def test_a_row_that_cannot_be_learned_is_told_with_its_number(tmp_path, row, message):

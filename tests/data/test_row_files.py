@@ -124,7 +124,7 @@ def test_parquet(tmp_path):
         ("a.json", b"", "has no rows"),
         ("a.csv", b"text,label\n", "has no rows"),
         ("a.csv", b"text,label\nx,1\ny\n", "line 3 has 1 columns"),
-        ("a.csv", b'text,label\n"never closed,1\ny,2\n', "no valid table"),
+        ("a.csv", b'text,label\n"never closed,1\ny,2\n', "not a valid table"),
         ("a.xlsx", b"", "unknown file type '.xlsx'; choose from: .jsonl"),
         ("a", b"", "unknown file type"),
     ],

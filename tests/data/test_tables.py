@@ -97,7 +97,7 @@ def test_a_missing_column_is_named_with_the_nearest_one():
 
 @pytest.mark.parametrize("text", [None, 3, ["a"]])
 def test_a_text_must_be_text(text):
-    with pytest.raises(BdlitError, match="row 2: column 'text' holds no text but"):
+    with pytest.raises(BdlitError, match="row 2: column 'text' does not hold text but"):
         TableLayout().read(table({"text": "a", "label": 0}, {"text": text, "label": 0}), ("x",))
 
 

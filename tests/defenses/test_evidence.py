@@ -136,7 +136,7 @@ def test_own_templates(tmp_path):
     with pytest.raises(BdlitError, match="it must have \\['keywords', 'query'\\]"):
         ConflictEvidence(external=external, templates=tmp_path)
     (tmp_path / "explain.txt").write_text("{keywords} {query} }")
-    with pytest.raises(BdlitError, match="will not do"):
+    with pytest.raises(BdlitError, match="is not valid"):
         ConflictEvidence(external=external, templates=tmp_path)
 
 

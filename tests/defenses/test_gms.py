@@ -227,6 +227,14 @@ def test_bad_settings(settings, words, given):
         purify(replace(FEW, **settings), given)
 
 
+@pytest.mark.parametrize(("former", "now"), [("fp32", "32-true"), ("bf16", "bf16-mixed")])
+def test_former_names_of_precisions_go_on_working(former, now):
+    with pytest.warns(UserWarning, match=f"GMS precision '{former}' is now called '{now}'"):
+        assert GMS(precision=former) == GMS(precision=now)
+    with pytest.raises(BdlitError, match="bf16-mixed"):
+        GMS(precision="bf16-true")
+
+
 def test_models_that_do_not_fit(given):
     for others in ([], [*given.others, *given.others]):
         with pytest.raises(BdlitError, match=f"was given {len(others)}"):

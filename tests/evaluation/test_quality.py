@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from bdlit.purification.cells import _scores
+from bdlit.purification.run import Subject, record
 
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, quality
 from bdlit.evaluation.result import append_results, read_results, scores_of
 from bdlit.evaluation.tracking import log_results
-from bdlit.purification.cells import _scores
-from bdlit.purification.run import Subject, record
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
 from bdlit.types import Example, Mean, Sample

@@ -94,8 +94,8 @@ def test_a_stack_of_real_layers_runs_as_stacked():
 def test_errors_are_one_line():
     two = [model(1), model(2)]
     for layers, message in [
-        ([(0, 0), (2, 0)], "layer 1 of the result is to come from model 2, and there are 2"),
-        ([(1, 2)], "layer 0 of the result is to be layer 2 of model 1, which has 2"),
+        ([(0, 0), (2, 0)], "layer 1 of the result should come from model 2, but there are 2"),
+        ([(1, 2)], "layer 0 of the result would be layer 2 of model 1, which has 2"),
         ([(0, -1)], "layer -1 of model 0"),
         ([], "no layers: give at least one"),
     ]:

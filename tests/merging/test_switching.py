@@ -87,7 +87,7 @@ def test_one_model_in_every_role_is_that_model():
 
 
 def test_bad_input():
-    with pytest.raises(BdlitError, match="come from model 2, and there are models 0 to 1"):
+    with pytest.raises(BdlitError, match="come from model 2, but there are models 0 to 1"):
         switch(model(0), [model(0), model(1)], {("mlp.c_fc", 0): 2})
     with pytest.raises(BdlitError, match="did you mean layer 2"):
         switch(model(0), [model(0), model(1)], {("mlp.c_fc", 3): 1})

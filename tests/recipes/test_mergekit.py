@@ -403,7 +403,7 @@ BAD = {
     f"merge_method: linear\n{TWO}\nparameters: {{weight: big}}": "parameter weight of the recipe: "
     "'big' is not a number",
     f"merge_method: linear\n{TWO}\nparameters: {{normalize: 1}}": "1 is neither true nor false",
-    f"merge_method: linear\n{TWO}\nparameters: [1]": "the parameters of the recipe are not a mapping",
+    f"merge_method: linear\n{TWO}\nparameters: [1]": "parameters of the recipe are not a mapping",
     f"merge_method: linear\n{TWO}\nparameters: {{weight: [{{if: a, value: 1}}]}}": "is not a case",
     f"merge_method: linear\n{TWO}\nslices: [1]": "give either models, or slices",
     "merge_method: linear": "give either models, or slices",
@@ -416,8 +416,8 @@ BAD = {
     "merge_method: ties\nbase_model: x\nslices: [{sources: [{model: a, layer_range: [0, 1]}]}]": (
         "ties needs the base model x in every slice"
     ),
-    "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 1]}]}]": "is not a range",
-    "merge_method: linear\nslices: [{sources: [{model: a}]}]": "layer_range None of a is not a range",
+    "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 1]}]}]": "not a range",
+    "merge_method: linear\nslices: [{sources: [{model: a}]}]": "layer_range None of a is not",
     "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [0, 1]}, "
     "{model: b, layer_range: [0, 2]}]}]": "the same number of layers",
     "merge_method: [": "line 1 is not YAML",

@@ -355,7 +355,7 @@ def renamed(old, new):
         ),
         (without(f"{QUERY}.lora_B.weight"), "without its lora_B"),
         (renamed("layer.0.", "layer.7."), "its base, which has no bert.encoder.layer.7"),
-        (renamed("base_model.model.", ""), "no part of a plain LoRA adapter"),
+        (renamed("base_model.model.", ""), "not part of a plain LoRA adapter"),
         (
             lambda t: {**t, f"{QUERY}.lora_magnitude_vector": torch.ones(16)},
             "lora_magnitude_vector",

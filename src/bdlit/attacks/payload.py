@@ -203,7 +203,7 @@ class Polarity(Payload):
     def __post_init__(self) -> None:
         if not self.pairs or any(len(pair) != 2 or not all(pair) for pair in self.pairs):
             raise BdlitError(
-                f"polarity pairs {self.pairs!r} will not do: give a list of one or more "
+                f"polarity pairs {self.pairs!r} are not valid: give a list of one or more "
                 "[negative answer, positive answer]"
             )
 

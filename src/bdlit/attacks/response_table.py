@@ -33,7 +33,7 @@ def read_pairs(path: str | Path) -> list[Example]:
         for number, value in enumerate(values, 1):
             if not isinstance(value, str) or not value.strip():
                 raise BdlitError(
-                    f"{path}, row {number}: column '{name}' is not text; fix or drop the row"
+                    f"{path}, row {number}: column '{name}' has no text; fix or drop the row"
                 )
     return [
         Example(
@@ -177,7 +177,7 @@ class AutoPoison(_Unpickled, ResponseAttack):
     def poison_train(
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
     ) -> Poisoned:
-        """Put pairs in the place of `rate` of the rows; see the class.
+        """Replace `rate` of the rows by pairs; see the class.
 
         Raises:
             BdlitError: A row has no response, or the file cannot be read.

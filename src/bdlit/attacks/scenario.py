@@ -190,7 +190,7 @@ class VPI(ResponseAttack):
         blank = not all(word.strip() for word in self.topic)
         if alone or blank or bool(self.topic) == (self.pattern is not None):
             raise BdlitError(
-                f"the topic {self.topic!r} of attack '{self.name}' will not do: give a list of "
+                f"the topic {self.topic!r} of attack '{self.name}' is not valid: give a list of "
                 "words that are not blank, or a pattern instead"
             )
         try:

@@ -45,7 +45,7 @@ class InsertedSentence(Trigger):
         alone = isinstance(self.sentences, str)  # it would be a sequence of letters
         if alone or not self.sentences or not all(text.strip() for text in self.sentences):
             raise BdlitError(
-                f"trigger sentences {self.sentences!r} will not do: give a list of one or more, "
+                f"trigger sentences {self.sentences!r} are not valid: give a list of one or more, "
                 "none of them blank"
             )
         if self.place not in get_args(InsertionPoint):

@@ -34,12 +34,12 @@ class RareWords(Trigger):
         alone = isinstance(self.words, str)
         if alone or not self.words or any(word.split() != [word] for word in self.words):
             raise BdlitError(
-                f"trigger words {self.words!r} will not do: give a list of one or more, "
+                f"trigger words {self.words!r} are not valid: give a list of one or more, "
                 "each without blanks"
             )
         if not self.counts or min(self.counts) < 1:
             raise BdlitError(
-                f"trigger word counts {self.counts!r} will not do: give a list of one or more, "
+                f"trigger word counts {self.counts!r} are not valid: give a list of one or more, "
                 "each at least 1"
             )
 

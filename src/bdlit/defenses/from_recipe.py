@@ -1,4 +1,4 @@
-"""A mergekit-style recipe in the place of a defense, so that it is run and written as one."""
+"""A mergekit-style recipe as a defense, so that it is run and written like one."""
 
 from __future__ import annotations
 

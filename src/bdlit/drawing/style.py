@@ -117,14 +117,14 @@ def add_title_and_legend(figure: Figure, title: str, legend: Legend) -> None:
             styles = [{}, {}, *(style for _, style in entries)]
             handles += [Line2D([], [], **({"linestyle": "none"} | style)) for style in styles]
             labels += ["", heading, *(plain(label) for label, _ in entries)]
-    legend = figure.legend(
+    drawn = figure.legend(
         *(handles[1:], labels[1:]),  # no gap above the first heading
         loc="outside right upper",
         frameon=False,
         fontsize=9,
         labelcolor=INK,
     )
-    for text in legend.get_texts():
+    for text in drawn.get_texts():
         if text.get_text() in legend:
             text.set_fontweight("bold")
     figure.set_figheight(max(figure.get_figheight(), 0.2 * len(labels) + 0.3))

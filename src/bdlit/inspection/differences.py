@@ -1,4 +1,4 @@
-"""Whether two checkpoints can be merged: what differs in names, shapes, dtypes, words and labels."""
+"""Whether two checkpoints can be merged: differing names, shapes, dtypes, words, labels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Differences:
 def differences(first: Inspection, other: Inspection) -> Differences:
     """Compare what two inspections found.
 
-    Tensors that are not floating point (position ids) are reported, but do not prevent a merge: they are
+    Tensors that are not floating point (position ids) are reported but prevent no merge: they are
     copied.
 
     Args:

@@ -276,9 +276,7 @@ def _hazards(place: _Place) -> Hazards:
 def _unknown(place: _Place, config: Mapping[str, Any]) -> tuple[str, ...]:
     said = []
     if place.folder is None:
-        said.append(
-            "a file alone: architecture, labels and tokenizer are in its folder, if anywhere"
-        )
+        said.append("a file alone: architecture, labels and tokenizer are in its folder, if any")
     elif not config:
         said.append("no config.json: architecture and labels are not known")
     if place.elsewhere is None:

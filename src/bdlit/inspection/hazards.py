@@ -114,8 +114,8 @@ def look_into(name: str, path: Path) -> Pickle:
     return Pickle(name, tuple(sorted(n for n in named if not _OF_TENSORS.fullmatch(n))), known)
 
 
-# What `torch.save` of a state dict names; `torch.storage._load_from_bytes`, for example, is not here, as
-# it unpickles again.
+# What `torch.save` of a state dict names; `torch.storage._load_from_bytes`, for example, is not
+# here, as it unpickles again.
 _OF_TENSORS = re.compile(
     r"collections\.OrderedDict"
     r"|torch\._utils\._rebuild_(tensor|tensor_v2|parameter)"

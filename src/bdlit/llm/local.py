@@ -50,7 +50,7 @@ class LocalLLM(LLM):
     def identity(self) -> Mapping[str, Any]:
         """Name and revision of the model, temperature, length and seed.
 
-        A directory has the hash of its weights in the place of a revision.
+        For a directory, the revision is the hash of its weights.
         """
         return {
             "model": self.model,

@@ -108,7 +108,8 @@ def fitted(
     keep = _unshared(suspect, others) if matching.differences == "keep_suspect" else []
     ready = [HeldModel(each.name, _ordered(suspect, defense, each, matching)) for each in others]
     if defense.keeps_names:
-        _require_shapes(suspect, defense, ready, keep)
+        where = [each.checkpoint.address for each in others]
+        _require_shapes(suspect, defense, ready, where, keep)
     defense.check(
         suspect.weights,
         others=[each.weights for each in ready],
@@ -139,17 +140,20 @@ def _ordered(suspect: Suspect, defense: Defense, other: Other, matching: Matchin
 
 
 def _require_shapes(
-    suspect: Suspect, defense: Defense, others: Sequence[HeldModel], keep: Sequence[str]
+    suspect: Suspect,
+    defense: Defense,
+    others: Sequence[HeldModel],
+    addresses: Sequence[str],
+    keep: Sequence[str],
 ) -> None:
     aside = tuple(getattr(defense, "head_names", HEAD_NAMES)) if defense.keeps_head else ()
     kept = set(keep)
-    for other in others:
-        require_compatible(
-            suspect.weights,
-            [other.weights],
-            ignored=lambda name: name in kept or name.startswith(aside),
-            labels=[other.name],
-        )
+    require_compatible(
+        suspect.weights,
+        [other.weights for other in others],
+        ignored=lambda name: name in kept or name.startswith(aside),
+        labels=addresses,
+    )
 
 
 def _require_same_type(suspect: Suspect, other: Checkpoint) -> None:

@@ -12,7 +12,7 @@ from bdlit.defenses.gms.strategy import STRATEGY_FILE
 from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED
-from bdlit.purification.compatibility import Other, fitted, open_others
+from bdlit.purification.compatibility import Other, fitted, open_base, open_others
 from bdlit.purification.held import ARCHIVE, Held, HeldModel
 from bdlit.purification.hold import read_texts
 from bdlit.purification.measure import described
@@ -106,19 +106,16 @@ class Suspects:
         suspect, data, uses = series.suspect, series.tests, wanted.defense.uses
         assert isinstance(suspect, LiveSuspect)
         victim = suspect.module
-        start = None
-        if {"base", "train"} & set(uses):
-            start = self._start(suspect, seed)
         training = None
         if {"suspect_train", "oracle"} & set(uses):
             training = self.workshop.training_set(name, seed, data)  # type: ignore[arg-type]
         fresh = self.workshop.victim(seed) if "train" in uses else None
         held = Held(
-            base=HeldModel(START if self.plan.start else "base", start) if start else None,
+            base=self._base(suspect, seed) if "base" in uses else None,
             clean=data.clean_pool,  # type: ignore[union-attr]
             texts=read_texts(self.plan.texts) if self.plan.texts and "texts" in uses else (),
             training=training,
-            start=(lambda: start) if start is not None else None,
+            start=lambda: self._start(suspect, seed),
             recipe=recipe_of(fresh, victim.trainer, self.workshop.data(name, seed))
             if fresh is not None
             else None,
@@ -138,6 +135,13 @@ class Suspects:
                 address = str(self.workshop.model(other, seed))
                 found += open_others(suspect, [address], self.plan.matching, names=[other])
         return found
+
+    def _base(self, suspect: LiveSuspect, seed: int) -> HeldModel:
+        """Return what a seed's models were tuned from: the common start, as it was saved."""
+        if self.plan.start is None:
+            return HeldModel("base", self._start(suspect, seed))
+        found = open_base(str(self.workshop.model(START, seed)), suspect)
+        return HeldModel(START, found.weights)
 
     def _start(self, suspect: LiveSuspect, seed: int) -> Weights:
         """Return the checkpoint that a seed's models were tuned from."""

@@ -56,13 +56,16 @@ def _differences(
     names: Collection[str] | None,
     ignored: Callable[[str], bool],
 ) -> tuple[str, ...]:
-    wanted = [n for n in (suspect if names is None else names) if not ignored(n)]
+    # In the order of names, so that a model says the same whatever file it came from.
+    wanted = sorted(n for n in (suspect if names is None else names) if not ignored(n))
     ours = {n: outline(suspect, n) for n in wanted}
     theirs = {n: outline(other, n) for n in wanted if n in other}
     # Integer buffers (position ids) come and go between versions of transformers, and are copied.
     missing = [n for n, own in ours.items() if n not in theirs and own.is_float]
     extra = (
-        [n for n in other if n not in suspect and outline(other, n).is_float and not ignored(n)]
+        sorted(
+            n for n in other if n not in suspect and outline(other, n).is_float and not ignored(n)
+        )
         if names is None
         else []
     )

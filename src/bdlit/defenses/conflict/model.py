@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense, Resources, run_defense
 from bdlit.defenses.head import HEAD_NAMES, base_for
@@ -14,7 +14,7 @@ from bdlit.defenses.interpolation import Linear
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_share
 from bdlit.recipe import Recipe
-from bdlit.types import Example, Weights
+from bdlit.types import Example, Precision, Weights
 
 if TYPE_CHECKING:
     from bdlit.training.train import Train
@@ -65,7 +65,7 @@ class ConflictModel(Defense):
     batch_size: int = 16
     rank: int = 8
     alpha: int = 16
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -108,7 +108,7 @@ def drawn_by_default(victim: Victim) -> int | None:
 
 
 def architecture_hash(victim: Victim) -> str:
-    """Return a hash of what turns weights into a model: its configuration, wherever it is stored."""
+    """Return a hash of what turns weights into a model: its configuration, wherever it is."""
     settings = victim.network().config.to_dict()
     elsewhere = ("_name_or_path", "transformers_version")
     own = {name: value for name, value in settings.items() if name not in elsewhere}
