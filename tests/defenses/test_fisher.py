@@ -227,7 +227,7 @@ def test_after_fit_it_takes_the_clean_pool(victim, tiny_start, tmp_path):
 def test_without_a_clean_pool_it_is_refused_before_training(tiny_start, tmp_path):
     callback = DefenseCallback([Fisher()], others=[str(tiny_start)])
     data = DemoReviews(train_size=64, validation_size=0, test_size=20)
-    with pytest.raises(BdlitError, match=r"Fisher needs trusted clean rows.*clean_pool_size"):
+    with pytest.raises(BdlitError, match=r"Fisher needs clean: give `data` with a clean_pool_size"):
         tiny_trainer(tmp_path, callbacks=[callback]).fit(
             ClassifierVictim(str(tiny_start), max_length=64), data
         )

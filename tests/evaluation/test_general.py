@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from bdlit.defenses.input import CleanedTests
-from bdlit.purification.cells import _scores
-from bdlit.purification.run import Subject, record
 
 from bdlit.data.general_tasks import GeneralTasks
 from bdlit.data.outputs import Outputs
@@ -22,8 +18,10 @@ from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, general
 from bdlit.evaluation.general import general_tasks, means
 from bdlit.evaluation.result import append_results, read_results, scores_of
+from bdlit.evaluation.scores import scores_from_plain, scores_to_plain
 from bdlit.evaluation.tracking import log_results
 from bdlit.llm import FunctionLLM
+from bdlit.purification.record import Subject, undefended
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
 from bdlit.report.row import accuracy
@@ -120,13 +118,15 @@ def test_a_model_is_measured_with_the_weights_that_it_is_given(folder, tmp_path,
     scores = evaluate(victim, data, flat)
     assert scores.tasks["quiz/acc"] == Mean(right(QUIZ, tokens), 6)
 
-    results = record(Subject(data="d", victim="v", train_attack="none", seed=0), scores)
+    results = undefended(
+        Subject(data="d", victim="v", train_attack="none", benign=True, seed=0), scores
+    )
     out = tmp_path / "out"
     append_results(out / "results.jsonl", results)
     assert read_results(out / "results.jsonl") == results
     assert results[0].versions["lm_eval"]
     assert scores_of(results).tasks == scores.tasks
-    assert _scores(json.loads(json.dumps(asdict(scores)))) == scores
+    assert scores_from_plain(json.loads(json.dumps(scores_to_plain(scores)))) == scores
 
     (row,) = collect([out])
     assert row.tasks == 100 * scores.tasks["quiz/acc"].value
@@ -225,8 +225,10 @@ def test_prompts_that_a_defense_of_inputs_does_not_see_are_not_its_cost(folder):
     outputs = Outputs(samples=3, tasks=GeneralTasks(names=("quiz",), folder=str(folder)))
     data = demo(test_size=4)
     data.outputs = outputs
-    cleaned = CleanedTests(data, ConflictEvidence(external=FunctionLLM(list, "any")), tiny())
-    assert cleaned.outputs == Outputs(samples=3)
+    guard = ConflictEvidence(external=FunctionLLM(lambda asked: ["No."] * len(asked), "any"))
+    victim = tiny()
+    victim.respond = lambda rows: ["It is."] * len(rows)
+    assert evaluate(victim, data, inputs=guard).tasks == {}
 
 
 def test_means_are_over_rows_by_metric_and_filter():

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from bdlit.purification.cells import _scores
-from bdlit.purification.run import Subject, record
 
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, quality
 from bdlit.evaluation.result import append_results, read_results, scores_of
+from bdlit.evaluation.scores import scores_from_plain, scores_to_plain
 from bdlit.evaluation.tracking import log_results
+from bdlit.purification.record import Subject, undefended
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
 from bdlit.types import Example, Mean, Sample
@@ -68,16 +68,14 @@ def test_held_out_texts_are_read_by_the_victim_with_the_weights_that_are_measure
 
 def test_they_come_back_from_the_disk_and_stand_in_table_and_log(measured, tmp_path, capsys):
     _, _, scores = measured
-    subject = Subject(data="d", victim="v", train_attack="string", seed=0)
-    results = record(subject, scores)
+    subject = Subject(data="d", victim="v", train_attack="string", benign=False, seed=0)
+    results = undefended(subject, scores)
     append_results(tmp_path / "results.jsonl", results)
     assert read_results(tmp_path / "results.jsonl") == results
     again = scores_of(results)
     assert (again.perplexity, again.own_perplexity) == (scores.perplexity, scores.own_perplexity)
 
-    from dataclasses import asdict
-
-    assert _scores(json.loads(json.dumps(asdict(scores)))) == scores
+    assert scores_from_plain(json.loads(json.dumps(scores_to_plain(scores)))) == scores
 
     (row,) = collect([tmp_path])
     assert row.perplexity == scores.perplexity["clean"].value

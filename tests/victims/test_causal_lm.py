@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bdlit.data import DemoReviews
 from bdlit.data.small_tasks import small_tasks
 from bdlit.errors import BdlitError
+from bdlit.recipe import Recipe
 from bdlit.rules import Contains, Equals, Likeliest
 from bdlit.types import Example
 from bdlit.victims import CausalLMVictim, LoRA, causal_lm
@@ -264,7 +265,7 @@ def test_a_checkpoint_loads_without_the_data_and_comes_out_as_a_directory(tmp_pa
 def test_a_twin_saves_memory_and_decodes_as_its_victim_does():
     victim = tiny(gradient_checkpointing=True, choice_batch=3)
     own = model_weights(victim.network())
-    twin = victim.twin(own, lora=LoRA(r=2), learning_rate=1e-3, seed=0)
+    twin = victim.twin(own, Recipe(rank=2, learning_rate=1e-3))
     layers = [m for m in twin.network().modules() if hasattr(m, "gradient_checkpointing")]
     assert layers
     assert all(layer.gradient_checkpointing for layer in layers)

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bdlit.callbacks.checks import require_whole_model, victim_and_data
 from bdlit.callbacks.dynamics import TrainingDynamics
-from bdlit.data.base import NO_ATTACK, TextDataModule
+from bdlit.data.base import TextDataModule
+from bdlit.data.false_triggers import NO_ATTACK
 from bdlit.defenses.base import VOCABULARY, Defense, by_name, require_resources
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.evaluation.result import UNDEFENDED, Result

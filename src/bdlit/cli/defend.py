@@ -13,7 +13,7 @@ from bdlit.data.base import TextDataModule
 from bdlit.defenses.base import Defense, by_name
 from bdlit.errors import BdlitError
 from bdlit.purification.compatibility import (
-    Differences,
+    DifferencesPolicy,
     Matching,
     fitted,
     open_base,
@@ -56,7 +56,7 @@ def defend(
     decoding: Decoding | None = None,
     precision: str = "32-true",
     labels: LabelPolicy = "error",
-    differences: Differences = "error",
+    differences: DifferencesPolicy = "error",
     device: Literal["cpu", "cuda"] = "cpu",
     dense: bool = False,
     rank: int | None = None,

@@ -10,7 +10,7 @@ from bdlit.cli.writing import show_written, writing_with_progress
 from bdlit.defenses.base import Defense
 from bdlit.defenses.from_recipe import FromRecipe
 from bdlit.errors import BdlitError
-from bdlit.purification.compatibility import Differences, Matching
+from bdlit.purification.compatibility import DifferencesPolicy, Matching
 from bdlit.purification.hold import hold
 from bdlit.purification.label_order import LabelPolicy
 from bdlit.purification.purify import purify
@@ -27,7 +27,7 @@ def merge(
     recipe: str | None = None,
     seed: int = 0,
     labels: LabelPolicy = "error",
-    differences: Differences = "error",
+    differences: DifferencesPolicy = "error",
     device: Literal["cpu", "cuda"] = "cpu",
     dense: bool = False,
     rank: int | None = None,

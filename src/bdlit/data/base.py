@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from bdlit.attacks.base import Attack, Poisoned, target_index
 from bdlit.data import ready_poisoned
 from bdlit.data.catalogue import Card
-from bdlit.data.false_triggers import CLEAN, attack_of, case_of, clean_prompts, set_name
+from bdlit.data.false_triggers import CLEAN, NO_ATTACK, attack_of, case_of, clean_prompts, set_name
 from bdlit.data.files import table_name
 from bdlit.data.loaders import evaluation_loaders, loader, training_loader
 from bdlit.data.outputs import Outputs
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 Sets: TypeAlias = dict[str, list[Example]]
 """Rows by the name of their set."""
-
-NO_ATTACK = "none"
-"""Name of the attack on a training set that nobody attacked."""
 
 
 class TextDataModule(LightningDataModule):

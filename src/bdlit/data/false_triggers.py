@@ -9,6 +9,9 @@ from bdlit.attacks.base import Poisoned
 from bdlit.rules import Rule
 from bdlit.types import Example
 
+NO_ATTACK = "none"
+"""Name of the attack on a model that nobody attacked, and of a test set without one."""
+
 CLEAN = "clean"
 """Name of the set without an attack, and of the case in which the prompt holds no trigger."""
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bdlit.data.false_triggers import CLEAN
+from bdlit.data.false_triggers import CLEAN, NO_ATTACK
 from bdlit.errors import BdlitError
 from bdlit.evaluation.samples import (
     SAMPLES,
@@ -23,9 +23,6 @@ from bdlit.evaluation.samples import (
 from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
 
 Key: TypeAlias = tuple[str, str, str, str, int]
-
-NO_ATTACK = "none"
-"""The `attack` of a record of a model that was measured on clean rows alone."""
 
 UNDEFENDED = "none"
 """The `defense` of a record that measures a model as it was trained."""

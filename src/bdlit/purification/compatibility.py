@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bdlit.purification.suspect import Suspect
     from bdlit.types import Weights
 
-Differences: TypeAlias = Literal["error", "keep_suspect"]
+DifferencesPolicy: TypeAlias = Literal["error", "keep_suspect"]
 """What to do with tensors that another model lacks or has in another shape: refuse the merge, or
 keep the suspect's own."""
 
@@ -37,7 +37,7 @@ class Matching:
     """
 
     labels: LabelPolicy = "error"
-    differences: Differences = "error"
+    differences: DifferencesPolicy = "error"
     adapter_base: str | None = None
 
 

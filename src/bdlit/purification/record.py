@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlit.data.base import NO_ATTACK
+from bdlit.data.false_triggers import NO_ATTACK
 from bdlit.evaluation.result import (
     UNDEFENDED,
     Result,

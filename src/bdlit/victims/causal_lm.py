@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -30,23 +30,13 @@ from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_byte_pairs
 from bdlit.weights.byte_pairs import byte_pairs_from
 
+if TYPE_CHECKING:
+    from bdlit.evaluation.guards import AnswerGuard
+
 GENERATION = "generation"
 """How responses were made if they were not chosen from given ones, for the record."""
 
 _VOCABULARY = 2048
-
-
-class AnswerGuard(Protocol):
-    """What decodes in a victim's place; see `bdlit.defenses.AnswerDefense`."""
-
-    @property
-    def name(self) -> str:
-        """Its name, for the record."""
-
-    def answer(
-        self, victim: Any, prompts: Sequence[Sequence[int]], decoding: Decoding, /
-    ) -> list[list[int]]:
-        """Return an answer to each prompt, as token ids without ends."""
 
 
 class CausalLMVictim(TransformerVictim):
