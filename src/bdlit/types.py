@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import exp, sqrt
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,33 +213,3 @@ class Sample:
     wanted: str
     response: str
     counts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What a model does: clean accuracy, and attack success per evaluation attack.
-
-    Attributes:
-        cacc: Clean accuracy on the clean test rows.
-        asr: Attack name to the share of triggered non-target rows predicted as the target.
-        false_triggers: Attack name to the cases in which it must not fire, each with the share of
-            rows on which it does.
-        judged: Name of a test set to how its rows were judged (rule, decoding, prompts); empty
-            for classifiers, whose class is read off.
-        samples: Name of a test set to a few of its prompts with the model's answers.
-        perplexity: Name of a test set to the perplexity of the model's answers under a reference
-            model.
-        own_perplexity: Perplexity of held-out texts under the model itself.
-        coherence: Name of a test set to the similarity of its prompts and the model's answers.
-        tasks: `<task>/<metric>` of general tasks, such as `piqa/acc`, to its mean over their rows.
-    """
-
-    cacc: Rate
-    asr: Mapping[str, Rate] = field(default_factory=dict)
-    false_triggers: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
-    judged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
-    perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
-    own_perplexity: Perplexity | None = None
-    coherence: Mapping[str, Mean] = field(default_factory=dict)
-    tasks: Mapping[str, Mean] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from bdlit.defenses.conflict.evidence import ConflictEvidence
 from bdlit.errors import BdlitError
 from bdlit.evaluation import evaluate, general
 from bdlit.evaluation.general import general_tasks, means
+from bdlit.evaluation.measures import accuracy
 from bdlit.evaluation.result import append_results, read_results, scores_of
 from bdlit.evaluation.scores import scores_from_plain, scores_to_plain
 from bdlit.evaluation.tracking import log_results
@@ -24,7 +25,6 @@ from bdlit.llm import FunctionLLM
 from bdlit.purification.record import Subject, undefended
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
-from bdlit.report.row import accuracy
 from bdlit.types import Mean
 from bdlit.victims import CausalLMVictim
 from tiny_llama import demo, tiny

@@ -86,7 +86,7 @@ def test_what_is_no_result_names_its_line(tmp_path: Path, line: str) -> None:
     append_results(path, [RECORD])  # lines 1 (empty) and 2
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(BdlitError, match=r"results\.jsonl, line 3 is no result"):
+    with pytest.raises(BdlitError, match=r"results\.jsonl, line 3 is not a result"):
         read_results(path)
 
 
@@ -121,7 +121,7 @@ def test_false_triggers_and_how_responses_were_judged_come_back(tmp_path):
         seed=0,
         cacc=Rate(3, 4),
         asr=Rate(2, 4),
-        false_triggers={"clean": Rate(0, 4), "first alone": Rate(1, 4)},
+        measures={"false_triggers": {"clean": Rate(0, 4), "first alone": Rate(1, 4)}},
         judged=how,
     )
     append_results(tmp_path / "results.jsonl", [made])

@@ -16,6 +16,7 @@ from bdlit.evaluation.tracking import log_results, wandb_logger
 from bdlit.report import Row, collect
 from bdlit.report.collect import RESULTS
 from bdlit.report.offline_wandb import read_offline_runs
+from bdlit.report.row import measure_columns
 from bdlit.types import Mean, Perplexity, Rate
 
 wandb = pytest.importorskip("wandb")
@@ -146,15 +147,25 @@ def test_what_is_logged_of_language_models_is_read_back(tmp_path: Path) -> None:
         seed=3,
         cacc=Rate(5, 9),
         asr=Rate(8, 9),
-        false_triggers=cases,
-        perplexity={"clean": Perplexity(4.5, 3), "cba": Perplexity(2.0, 2)},
-        own_perplexity=Perplexity(float("inf"), 4),
-        coherence={"clean": Mean(1.5, 2)},
-        tasks={"piqa/acc": Mean(3.0, 4), "gsm8k/exact_match,strict": Mean(1.0, 2)},
+        measures={
+            "false_triggers": cases,
+            "perplexity": {"clean": Perplexity(4.5, 3), "cba": Perplexity(2.0, 2)},
+            "own_perplexity": Perplexity(float("inf"), 4),
+            "coherence": {"clean": Mean(1.5, 2)},
+            "tasks": {"piqa/acc": Mean(3.0, 4), "gsm8k/exact_match,strict": Mean(1.0, 2)},
+            "false_rejection": Rate(1, 9),
+            "false_acceptance": Rate(2, 9),
+        },
     )
-    other = replace(measured, attack="vpi", asr=Rate(0, 9), false_triggers={}, perplexity={})
+    unknown = ("false_triggers", "perplexity", "false_acceptance")
+    rest = {key: value for key, value in measured.measures.items() if key not in unknown}
+    other = replace(measured, attack="vpi", asr=Rate(0, 9), measures=rest)
     purified = replace(
-        measured, defense="WAG", asr=Rate(1, 9), false_triggers={"clean": Rate(0, 9)}, seconds=0.5
+        measured,
+        defense="WAG",
+        asr=Rate(1, 9),
+        measures={**measured.measures, "false_triggers": {"clean": Rate(0, 9)}},
+        seconds=0.5,
     )
     logged = [measured, other, purified]
     logger = wandb_logger("run", tmp_path, group="d", job_type="defend", tags=[])
@@ -164,11 +175,13 @@ def test_what_is_logged_of_language_models_is_read_back(tmp_path: Path) -> None:
     before = {"cacc_before": measured.cacc, "asr_before": measured.asr}
     assert {(r.attack, r.defense): r for r in found} == {
         ("cba", "none"): measured,
-        ("vpi", "none"): replace(other, perplexity={"clean": measured.perplexity["clean"]}),
+        ("vpi", "none"): replace(
+            other, measures={**rest, "perplexity": {"clean": measured.perplexity["clean"]}}
+        ),
         ("cba", "WAG"): replace(purified, **before),
     }
     append_results(tmp_path / "as-recorded" / RESULTS, logged)
-    shown = ("false_triggers", "perplexity", "own_perplexity", "coherence", "tasks")
+    shown = measure_columns()
     for row in collect([tmp_path / "as-recorded"]):
         (same,) = [r for r in collect([tmp_path / "wandb"]) if r.cell == row.cell]
         if row.attack == "cba":

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
-from bdlit.data.false_triggers import CLEAN, attack_of, case_of
+from bdlit.data.false_triggers import CLEAN, case_of
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
-from bdlit.evaluation.general import general_tasks
 from bdlit.evaluation.guards import AnswerGuard, Gate, InputGuard
-from bdlit.evaluation.quality import coherence, outputs_perplexity, own_perplexity
+from bdlit.evaluation.measures import MEASURES, Measured
 from bdlit.evaluation.sampling import draw
+from bdlit.evaluation.scores import Scores
 from bdlit.rules import Rule
-from bdlit.types import Example, Rate, Sample, Scores, Weights
+from bdlit.types import Example, Rate, Sample, Weights
 from bdlit.victims.base import Verdicts, Victim
 from bdlit.victims.causal_lm import GENERATION, CausalLMVictim
 from bdlit.victims.metrics import HitRate
 from bdlit.weights.network import in_eval_mode, swapped
-
-M = TypeVar("M")
 
 REJECTED = "[rejected]"
 """What stands in the place of an answer where the input was rejected."""
@@ -72,9 +70,12 @@ def evaluate(
     """
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
-    rates, judged, answered, outputs = {}, {}, {}, data.outputs
-    gate, rejected = Gate(inputs, victim, notes), {}
+    rates: dict[str, Rate] = {}
+    rejected: dict[str, Rate] = {}
+    judged, answered, outputs = {}, {}, data.outputs
+    gate = Gate(inputs, victim, notes)
     decoding = _answering(victim, answers)
+    found = Measured(victim=victim, outputs=outputs, rates=rates, guarded=inputs is not None)
     with in_eval_mode(model), other, precision_of(victim), victim.remembering(), decoding:
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
@@ -84,33 +85,19 @@ def evaluate(
             if unclear.hits:
                 judged[name]["unclear"] = unclear.hits
                 _require_some_verdict(unclear, rule, name)
-        own = own_perplexity(victim, outputs.texts, outputs.texts_column) if outputs.texts else None
-        tasks = general_tasks(victim, outputs.tasks) if outputs.tasks and not inputs else {}
+        in_place = {m.key: m.compute(found) for m in MEASURES if m.in_place}
     samples = {name: draw(each, outputs.samples, data.seed) for name, each in answered.items()}
-    written = {n: each for n, each in answered.items() if judged[n].get("by") == GENERATION}
-
-    def of_each(measure: Callable[..., M], by: str | None) -> dict[str, M]:
-        return {n: measure(each, by, victim.device) for n, each in written.items() if by}
-
+    found.generated = {n: each for n, each in answered.items() if judged[n].get("by") == GENERATION}
+    if gate.rejects or any(rate.hits for rate in rejected.values()):
+        found.rejected = rejected
+    values = in_place | {m.key: m.compute(found) for m in MEASURES if not m.in_place}
     return Scores(
         cacc=rates[CLEAN],
         asr={name: rate for name, rate in rates.items() if name != CLEAN and not case_of(name)},
-        false_triggers=_by_attack(rates),
         judged={name: how for name, how in judged.items() if how},
-        samples={name: found for name, found in samples.items() if found},
-        perplexity=of_each(outputs_perplexity, outputs.reference),
-        own_perplexity=own,
-        coherence=of_each(coherence, outputs.embedder),
-        tasks=tasks,
+        samples={name: drawn for name, drawn in samples.items() if drawn},
+        measures={key: value for key, value in values.items() if value},
     )
-
-
-def _by_attack(rates: Mapping[str, Rate]) -> dict[str, dict[str, Rate]]:
-    found: dict[str, dict[str, Rate]] = {}
-    for name, rate in rates.items():
-        if case := case_of(name):
-            found.setdefault(attack_of(name), {})[case] = rate
-    return found
 
 
 def _measured(

@@ -61,12 +61,16 @@ class Gate:
         guard: The guard; None lets every row through as it is.
         victim: The model that is measured, which the guard may ask.
         notes: Takes what the guard says: numbers are summed over all batches.
+
+    Attributes:
+        rejects: Whether the guard is one that rejects rows.
     """
 
     def __init__(
         self, guard: InputGuard | None, victim: Victim, notes: dict[str, Any] | None = None
     ) -> None:
         self._guard = guard
+        self.rejects = bool(getattr(guard, "rejects", False))
         self._ask = answerer(victim)
         self._notes = {} if notes is None else notes
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from bdlit.data.false_triggers import CLEAN, NO_ATTACK
 from bdlit.errors import BdlitError
+from bdlit.evaluation.measures import MEASURES, WithMeasures
 from bdlit.evaluation.samples import (
     SAMPLES,
     Model,
@@ -20,7 +21,8 @@ from bdlit.evaluation.samples import (
     read_lines,
     read_samples,
 )
-from bdlit.types import Mean, Perplexity, Rate, Sample, Scores
+from bdlit.evaluation.scores import Scores
+from bdlit.types import Rate, Sample
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
@@ -29,7 +31,7 @@ UNDEFENDED = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(WithMeasures):
     """One model, measured against one attack.
 
     A victim is measured against several triggers, so one model makes several records. Their
@@ -49,17 +51,13 @@ class Result:
         floor: ASR of a benign model on the same rows, where one was at hand.
         cacc_before: Clean accuracy of the undefended victim.
         asr_before: ASR of the undefended victim.
-        false_triggers: Case in which the attack must not fire, such as `clean` prompts or one
-            trigger of two, to the share of its rows on which it does.
         judged: How responses were made and judged, for `cacc` and `asr`; empty of classifiers.
             Rates that were judged in different ways are different measures.
         samples: Test set (`clean`, the attack, its cases) to a few prompts with the answers; they
             are kept in a file of their own beside the results.
-        perplexity: Test set (`clean`, the attack, its cases) to the perplexity of the responses
-            under a reference model, with the counts behind it.
-        own_perplexity: Perplexity of held-out texts under the model itself.
-        coherence: Test set to the mean similarity of prompts and responses.
-        tasks: `<task>/<metric>` of general tasks, such as `piqa/acc`, to its mean over their rows.
+        measures: Name of a measure in the table (`bdlit.evaluation.measures`) to its value for this
+            attack, or to its values by name; each is also an attribute, and in the file a field of
+            the record itself.
         parameters: Settings of the defense.
         given: What the defender was given: the names of the others, the base, counts of rows.
         merged: Number of tensors computed from several models.
@@ -75,6 +73,8 @@ class Result:
         error: Why there are no numbers, where a defense failed.
     """
 
+    of_attack = True
+
     data: str
     attack: str
     victim: str
@@ -87,13 +87,9 @@ class Result:
     floor: Rate | None = None
     cacc_before: Rate | None = None
     asr_before: Rate | None = None
-    false_triggers: Mapping[str, Rate] = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
-    perplexity: Mapping[str, Perplexity] = field(default_factory=dict)
-    own_perplexity: Perplexity | None = None
-    coherence: Mapping[str, Mean] = field(default_factory=dict)
-    tasks: Mapping[str, Mean] = field(default_factory=dict)
+    measures: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     merged: int = 0
@@ -126,13 +122,6 @@ class Result:
 
 
 _RATES = ("cacc", "asr", "floor", "cacc_before", "asr_before")
-_NUMBERS: Mapping[str, type] = {**dict.fromkeys(_RATES, Rate), "own_perplexity": Perplexity}
-_TABLES: Mapping[str, type] = {
-    "false_triggers": Rate,
-    "perplexity": Perplexity,
-    "coherence": Mean,
-    "tasks": Mean,
-}
 
 
 def scores_of(results: Iterable[Result]) -> Scores | None:
@@ -141,15 +130,12 @@ def scores_of(results: Iterable[Result]) -> Scores | None:
     if not found or found[0].cacc is None:
         return None
     judged = {CLEAN: found[0].judged.get("cacc"), **{r.attack: r.judged.get("asr") for r in found}}
+    read = {m.key: m.gathered({r.attack: getattr(r, m.key) for r in found}) for m in MEASURES}
     return Scores(
-        found[0].cacc,
-        {r.attack: r.asr for r in found if r.asr is not None},
-        {r.attack: r.false_triggers for r in found if r.false_triggers},
-        {name: how for name, how in judged.items() if how},
-        perplexity={name: each for r in found for name, each in r.perplexity.items()},
-        own_perplexity=found[0].own_perplexity,
-        coherence={name: each for r in found for name, each in r.coherence.items()},
-        tasks=found[0].tasks,
+        cacc=found[0].cacc,
+        asr={r.attack: r.asr for r in found if r.asr is not None},
+        judged={name: how for name, how in judged.items() if how},
+        measures={key: value for key, value in read.items() if value},
     )
 
 
@@ -179,17 +165,18 @@ def results_of(
             asr=asr,
             floor=floors.get(attack),
             asr_before=asr_before.get(attack),
-            false_triggers=scores.false_triggers.get(attack, {}),
             judged=_judged(scores, attack),
             samples=about(attack, scores.samples),
-            perplexity=about(attack, scores.perplexity),
-            own_perplexity=scores.own_perplexity,
-            coherence=about(attack, scores.coherence),
-            tasks=scores.tasks,
+            measures=_narrowed(scores, attack),
             **common,
         )
         for attack, asr in measured.items()
     ]
+
+
+def _narrowed(scores: Scores, attack: str) -> dict[str, Any]:
+    found = {m.key: m.narrowed(getattr(scores, m.key), attack) for m in MEASURES}
+    return {key: value for key, value in found.items() if value}
 
 
 def _judged(scores: Scores, attack: str) -> dict[str, Any]:
@@ -207,10 +194,15 @@ def append_results(path: Path, results: Iterable[Result]) -> None:
     for result in results:  # the clean samples of a model stand in each of its records
         samples.setdefault(result.model, {}).update(result.samples)
     append_samples(path.with_name(SAMPLES), samples)
-    records = [asdict(replace(result, samples={})) for result in results]
-    for record in records:
-        del record["samples"]
+    records = [_record(result) for result in results]
     append_lines(path, [json.dumps(record, ensure_ascii=False) for record in records])
+
+
+def _record(result: Result) -> dict[str, Any]:
+    """Return a result as a flat record, without its samples."""
+    record = asdict(replace(result, samples={}, measures={}))
+    del record["samples"], record["measures"]
+    return record | {m.key: m.plain(getattr(result, m.key)) for m in MEASURES}
 
 
 def read_results(path: Path) -> list[Result]:
@@ -227,16 +219,15 @@ def read_results(path: Path) -> list[Result]:
 
 
 def _parse(path: Path) -> Iterator[Result]:
-    names = {f.name for f in fields(Result)}
+    names = {f.name for f in fields(Result)} - {"measures"}
     for number, record in read_lines(path, "results"):
         try:
-            for name, kind in _NUMBERS.items():
+            for name in _RATES:
                 if record.get(name) is not None:
-                    record[name] = kind(**record[name])
-            for name, kind in _TABLES.items():
-                cells = record.get(name) or {}
-                record[name] = {key: kind(**cell) for key, cell in cells.items()}
+                    record[name] = Rate(**record[name])
+            read = {m.key: m.from_plain(record.get(m.key), record=True) for m in MEASURES}
             # Fields of later versions are left out, so that old code reads new files.
-            yield Result(**{name: value for name, value in record.items() if name in names})
+            own = {name: value for name, value in record.items() if name in names}
+            yield Result(**own, measures={key: value for key, value in read.items() if value})
         except (TypeError, AttributeError) as error:
-            raise BdlitError(f"{path}, line {number} is no result: {error}") from error
+            raise BdlitError(f"{path}, line {number} is not a result: {error}") from error

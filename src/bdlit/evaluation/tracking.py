@@ -6,15 +6,15 @@ import netrc
 import os
 import socket
 import sys
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from bdlit.evaluation.measures import MEASURES, Count, counts_of, value_of
 from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.evaluation.samples import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lightning.pytorch.loggers import Logger, WandbLogger
@@ -86,11 +86,12 @@ def log_results(loggers: list[Logger], results: list[Result]) -> None:
 
     `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
     `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds, and
-    of both `.../false_triggers/<attack>/<case>` where an attack has cases in which it must not
-    fire, and `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity`,
-    `.../tasks/<task>/<metric>` where these are measured; to W&B also the counts behind each (in
-    the summary, below `.../counts`), a table of all defenses, a bar chart, and where models wrote
-    responses, a table of samples (`samples`): prompts with the answers of all.
+    of both what is measured of the table: `.../false_triggers/<attack>/<case>`,
+    `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity`,
+    `.../tasks/<task>/<metric>`, `.../false_rejection`, `.../false_acceptance/<attack>`; to W&B also
+    the counts behind each (in the summary, below `.../counts`), a table of all defenses, a bar
+    chart, and where models wrote responses, a table of samples (`samples`): prompts with the
+    answers of all.
 
     Args:
         loggers: Loggers of a trainer.
@@ -110,44 +111,34 @@ def _prefix(result: Result) -> str:
 
 
 def _metrics(result: Result) -> dict[str, float]:
-    prefix, metrics = _prefix(result), {}
-    if result.cacc is not None:
-        metrics[f"{prefix}/cacc"] = result.cacc.percent
-    if result.asr is not None:
-        metrics[f"{prefix}/asr/{result.attack}"] = result.asr.percent
-    for case, rate in result.false_triggers.items():
-        metrics[f"{prefix}/false_triggers/{result.attack}/{case}"] = rate.percent
-    for name, measure in _means(result).items():
-        metrics |= {f"{prefix}/{name}/{of}": each.value for of, each in measure.items()}
-    if result.own_perplexity is not None:
-        metrics[f"{prefix}/own_perplexity"] = result.own_perplexity.value
+    prefix = _prefix(result)
+    metrics = {f"{prefix}/{name}": value_of(count) for name, count in _numbers(result).items()}
     if result.defense != UNDEFENDED and result.error is None:
         metrics[f"{prefix}/seconds"] = result.seconds
     return metrics
 
 
+def _numbers(result: Result) -> dict[str, Count]:
+    """Return all numbers of a record by their names, with what they are made of."""
+    rates = {"cacc": result.cacc, f"asr/{result.attack}": result.asr}
+    found: dict[str, Count] = {name: rate for name, rate in rates.items() if rate is not None}
+    for measure in MEASURES:
+        found |= measure.named(getattr(result, measure.key), result.attack)
+    return found
+
+
 def _counts(result: Result) -> dict[str, list[float]]:
     """Return what rates and means are made of: a run can then be read back from its summary."""
-    counted: dict[str, Any] = {
-        "cacc": result.cacc,
-        f"asr/{result.attack}": result.asr,
-        "own_perplexity": result.own_perplexity,
-    }
-    for case, rate in result.false_triggers.items():
-        counted[f"false_triggers/{result.attack}/{case}"] = rate
-    for name, measure in _means(result).items():
-        counted |= {f"{name}/{of}": each for of, each in measure.items()}
-    return {name: list(astuple(each)) for name, each in counted.items() if each is not None}
-
-
-def _means(result: Result) -> dict[str, Mapping[str, Any]]:
-    return {"perplexity": result.perplexity, "coherence": result.coherence, "tasks": result.tasks}
+    return {name: counts_of(count) for name, count in _numbers(result).items()}
 
 
 def _log_to_wandb(run: Any, results: list[Result]) -> None:
     import wandb
 
-    who = {name: getattr(results[0], name) for name in ("data", "victim", "train_attack", "seed")}
+    who = {
+        name: getattr(results[0], name)
+        for name in ("data", "victim", "train_attack", "benign", "seed")
+    }
     run.config.update({"bdlit": who}, allow_val_change=True)
     for result in results:
         for name, counts in _counts(result).items():

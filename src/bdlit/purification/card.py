@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
-from bdlit.types import Scores
+from bdlit.evaluation.measures import MEASURES, Count, Measure, value_of
+from bdlit.evaluation.scores import Scores
+from bdlit.types import Rate
 
 
 def model_card(origin: Mapping[str, Any], before: Scores | None, after: Scores | None) -> str:
@@ -72,12 +74,38 @@ def _measured(before: Scores | None, after: Scores | None) -> str:
     for attack, rate in after.asr.items():
         was = _rate(old.asr[attack]) if attack in old.asr else "-"
         lines.append(f"| ASR {attack} | {was} | {_rate(rate)} |")
-    for attack, cases in after.false_triggers.items():
-        for case, rate in cases.items():
-            known = old.false_triggers.get(attack, {}).get(case)
-            was = _rate(known) if known else "-"
-            lines.append(f"| false triggers {attack}, {case} | {was} | {_rate(rate)} |")
-    return "\n".join([*lines, "", "In percent, with counts."])
+    for measure in MEASURES:
+        lines += _of_measure(measure, old, after)
+    return "\n".join([*lines, "", "Rates in percent, with counts."])
+
+
+def _of_measure(measure: Measure, before: Scores, after: Scores) -> list[str]:
+    """Return a line for each value of a measure, beside that of the suspect."""
+    old, new = _values(measure, before), _values(measure, after)
+    return [
+        f"| {name} | {_count(old[name]) if name in old else '-'} | {_count(value)} |"
+        for name, value in new.items()
+    ]
+
+
+def _values(measure: Measure, scores: Scores) -> dict[str, Count]:
+    value = getattr(scores, measure.key)
+    word = measure.key.replace("_", " ")
+    match measure.per:
+        case "model":
+            return {} if value is None else {word: value}
+        case "cases":
+            return {
+                f"{word} {attack}, {case}": each
+                for attack, cases in value.items()
+                for case, each in cases.items()
+            }
+        case _:
+            return {f"{word} {name}": each for name, each in value.items()}
+
+
+def _count(count: Count) -> str:
+    return _rate(count) if isinstance(count, Rate) else f"{value_of(count):.3g}"
 
 
 def _rate(rate: Any) -> str:

@@ -12,8 +12,8 @@ from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.evaluation.evaluate import evaluate
 from bdlit.evaluation.guards import AnswerGuard, InputGuard
+from bdlit.evaluation.scores import Scores
 from bdlit.tables import rows_hash
-from bdlit.types import Scores
 from bdlit.victims.base import Victim
 from bdlit.victims.causal_lm import CausalLMVictim
 from bdlit.victims.classifier import ClassifierVictim

@@ -20,6 +20,7 @@ from bdlit.defenses.base import (
     run_defense,
     settings_of,
 )
+from bdlit.evaluation.scores import Scores
 from bdlit.merging.audit import Audit
 from bdlit.purification.card import model_card
 from bdlit.purification.held import Held
@@ -27,7 +28,7 @@ from bdlit.purification.identity import identity_of
 from bdlit.purification.marks import scored
 from bdlit.purification.suspect import LiveSuspect, Suspect, Writing, apart
 from bdlit.purification.workspace import workspace
-from bdlit.types import Scores, Weights
+from bdlit.types import Weights
 from bdlit.weights import on_device, overlay, select
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from bdlit.evaluation.result import (
     results_of,
     scores_of,
 )
-from bdlit.evaluation.scores import scores_from_plain
-from bdlit.types import Rate, Scores
+from bdlit.evaluation.scores import Scores, scores_from_plain
+from bdlit.types import Rate
 
 if TYPE_CHECKING:
     from bdlit.evaluation.result import Key

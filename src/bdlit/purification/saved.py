@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from bdlit.atomic import whole_directory
 from bdlit.defenses.base import Defended
 from bdlit.errors import BdlitError
+from bdlit.evaluation.scores import Scores
 from bdlit.purification.as_adapter import AsAdapter, as_adapter, exact_adapter, low_rank_adapter
 from bdlit.purification.identity import files_of
 from bdlit.purification.suspect import Suspect, Writing
 from bdlit.purification.write import write_like
-from bdlit.types import Scores, Weights
+from bdlit.types import Weights
 from bdlit.weights import AdapterWeights, fingerprint, save_weights, write_adapter
 from bdlit.weights.adapters.config import CONFIG_NAME as ADAPTER_CONFIG
 from bdlit.weights.checkpoint import Checkpoint, open_checkpoint

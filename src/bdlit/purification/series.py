@@ -15,13 +15,14 @@ from filelock import FileLock
 from bdlit.defenses.base import Defense
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED, Result
+from bdlit.evaluation.scores import Scores
 from bdlit.purification.held import Held
 from bdlit.purification.identity import identity_of
 from bdlit.purification.purify import PROVENANCE, purify
 from bdlit.purification.record import Records, Subject, defended, failed, undefended
 from bdlit.purification.suspect import Suspect, Writing
 from bdlit.ranks import shared, wait_for_all
-from bdlit.types import Rate, Scores
+from bdlit.types import Rate
 
 if TYPE_CHECKING:
     from bdlit.evaluation.evaluate import NamedTests

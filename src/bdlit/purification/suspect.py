@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended
 from bdlit.defenses.passthrough import require_depth_kept
-from bdlit.types import Scores, Weights
+from bdlit.evaluation.scores import Scores
+from bdlit.types import Weights
 from bdlit.weights.tokenizer import TokenizerFacts
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bdlit.evaluation.measures import MEASURES, Measure
 from bdlit.report.lines import Line
 
 MISSING = "-"
@@ -14,14 +15,7 @@ _LEGEND = (
     "victim. 95%: interval of the ASR from counts pooled over seeds. floor: ASR of benign models "
     "on the same rows. excess: ASR above the floor."
 )
-_RARE = {  # measured of some models only
-    "false_triggers": "false: rows on which the attack fires and must not, in %.",
-    "perplexity": "ppl: perplexity of responses to clean prompts under a reference model.",
-    "own_perplexity": "own ppl: perplexity of held-out texts under the model itself.",
-    "coherence": "coher: similarity of clean prompts and responses.",
-    "tasks": "tasks: accuracy on general tasks in %, mean over the tasks.",
-    "peak_memory": "GB: peak resident memory of the defense.",
-}
+_MEMORY = "GB: peak resident memory of the defense."
 
 
 @dataclass(frozen=True)
@@ -46,17 +40,31 @@ class Column:
 def columns_for(lines: Sequence[Line]) -> list[Column]:
     """List the columns that tell these lines apart, then the numbers."""
     names = [name for name in _NAMES if name.key != "run" or any(line.run for line in lines)]
-    known = _measured(lines)
-    return [*names, *(n for n in _NUMBERS if n.key not in _RARE or n.key in known)]
+    measures = [_column(measure) for measure in _measured(lines)]
+    memory = _MEMORY_COLUMN if _knows_memory(lines) else []
+    return [*names, *_NUMBERS, *measures, *_SECONDS, *memory]
 
 
 def legend(lines: Sequence[Line]) -> str:
     """Say what the columns are."""
-    return " ".join([_LEGEND, *(_RARE[key] for key in _measured(lines))])
+    memory = [_MEMORY] if _knows_memory(lines) else []
+    return " ".join([_LEGEND, *(measure.legend for measure in _measured(lines)), *memory])
 
 
-def _measured(lines: Sequence[Line]) -> list[str]:
-    return [key for key in _RARE if any(getattr(line, key) is not None for line in lines)]
+def _measured(lines: Sequence[Line]) -> list[Measure]:
+    """Return the measures of the table that some line has."""
+    return [m for m in MEASURES if any(getattr(line, m.key) is not None for line in lines)]
+
+
+def _knows_memory(lines: Sequence[Line]) -> bool:
+    return any(line.peak_memory is not None for line in lines)
+
+
+def _column(measure: Measure) -> Column:
+    def text(line: Line) -> str:
+        return _number(getattr(line, measure.key), measure.form)
+
+    return Column(measure.key, measure.header, text, spare=2)
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
@@ -111,11 +119,10 @@ _NUMBERS = (
     Column("floor", "floor", lambda line: _number(line.floor), spare=1),
     Column("excess", "excess", lambda line: _number(line.excess, "+.1f")),
     Column("n", "hits", _hits, spare=5),
-    Column("false_triggers", "false", lambda line: _number(line.false_triggers), spare=2),
-    Column("perplexity", "ppl", lambda line: _number(line.perplexity), spare=2),
-    Column("own_perplexity", "own ppl", lambda line: _number(line.own_perplexity), spare=2),
-    Column("coherence", "coher", lambda line: _number(line.coherence, ".2f"), spare=2),
-    Column("tasks", "tasks", lambda line: _number(line.tasks), spare=2),
-    Column("seconds", "sec", lambda line: _number(line.seconds), spare=6),
-    Column("peak_memory", "GB", lambda line: _number(_gigabytes(line.peak_memory), ".2f"), spare=7),
 )
+_SECONDS = [
+    Column("seconds", "sec", lambda line: _number(line.seconds), spare=6),
+]
+_MEMORY_COLUMN = [
+    Column("peak_memory", "GB", lambda line: _number(_gigabytes(line.peak_memory), ".2f"), spare=7),
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 from bdlit.errors import BdlitError
 from bdlit.report.collect import collect
 from bdlit.report.export import to_csv, to_json
-from bdlit.report.row import ROW_COLUMNS
+from bdlit.report.row import row_columns
 from bdlit.report.select import DEFAULT_SORT, Attacks, select, sort_by
 from bdlit.report.table import compare_table, print_table
 
@@ -49,7 +49,7 @@ def compare(
     conditions = [where] if isinstance(where, str) else where or []
     rows = select(collect([Path(name) for name in directories]), conditions, attacks)
     if json or csv:
-        ordered = sort_by(rows, f"{sort},seed,run", (*ROW_COLUMNS, "change"))
+        ordered = sort_by(rows, f"{sort},seed,run", (*row_columns(), "change"))
         print(to_json(ordered) if json else to_csv(ordered))
     else:
         print_table(compare_table(rows, sort=sort, attacks="all"))  # selected already

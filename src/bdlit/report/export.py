@@ -6,9 +6,8 @@ import csv
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 
-from bdlit.report.row import ROW_COLUMNS, Row
+from bdlit.report.row import Row, row_columns
 
 
 def to_json(rows: Iterable[Row]) -> str:
@@ -17,14 +16,14 @@ def to_json(rows: Iterable[Row]) -> str:
     >>> print(to_json([]))
     []
     """
-    objects = [json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) for row in rows]
+    objects = [json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) for row in rows]
     return "[" + ",\n ".join(objects) + "]"
 
 
 def to_csv(rows: Iterable[Row]) -> str:
     """Write rows as CSV with a header; what was not measured is an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, row_columns(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(row.flat() for row in rows)
     return text.getvalue().removesuffix("\n")

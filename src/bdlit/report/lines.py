@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
+from bdlit.evaluation.measures import by_key
 from bdlit.evaluation.result import UNDEFENDED
-from bdlit.report.row import BENIGN, Row
+from bdlit.report.row import Row
 from bdlit.types import Rate
 
 
@@ -36,14 +38,12 @@ class Line:
         floor: Mean ASR of benign models on the same rows, in percent.
         excess: Mean ASR above the floor, in points.
         counts: Counts behind the ASR, pooled over seeds.
-        false_triggers: Mean share of rows on which the attack fires and must not, in percent.
-        perplexity: Mean perplexity of the responses to clean prompts, under a reference model.
-        own_perplexity: Mean perplexity of held-out texts under the model itself.
-        coherence: Mean similarity of clean prompts and the responses to them.
-        tasks: Mean accuracy on general tasks, in percent.
+        measures: Name of a measure of the table to the mean of its number; each is also an
+            attribute.
         seconds: Mean wall time of the defense.
         peak_memory: Mean peak of resident memory while it ran, in bytes.
         errors: Seeds without scores, and why the defense failed there.
+        benign: Whether nobody attacked the model, at any stage.
     """
 
     data: str
@@ -61,19 +61,17 @@ class Line:
     floor: float | None
     excess: float | None
     counts: Rate | None
-    false_triggers: float | None
-    perplexity: float | None
-    own_perplexity: float | None
-    coherence: float | None
-    tasks: float | None
+    measures: Mapping[str, float]
     seconds: float | None
     peak_memory: float | None
     errors: tuple[tuple[int, str], ...]
+    benign: bool
 
-    @property
-    def benign(self) -> bool:
-        """Whether the model was trained on clean rows."""
-        return self.train_attack == BENIGN
+    def __getattr__(self, name: str) -> Any:
+        """Return a measure of the table; None where it was not measured."""
+        if name not in by_key():
+            raise AttributeError(f"'Line' object has no attribute {name!r}")
+        return self.measures.get(name)
 
     @property
     def undefended(self) -> bool:
@@ -91,12 +89,12 @@ class Line:
         return self.counts.n if self.counts else None
 
 
-LINE_COLUMNS = (
-    *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
-    *("cacc", "change", "asr", "floor", "excess", "n", "false_triggers"),
-    *("perplexity", "own_perplexity", "coherence", "tasks", "seconds", "peak_memory"),
-)
-"""What lines may be sorted by."""
+def line_columns() -> list[str]:
+    """Return what lines may be sorted by."""
+    return [
+        *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
+        *("cacc", "change", "asr", "floor", "excess", "n", *by_key(), "seconds", "peak_memory"),
+    ]
 
 
 def aggregate(rows: Iterable[Row]) -> list[Line]:
@@ -144,17 +142,19 @@ def _line(run: str, members: Sequence[Row]) -> Line:
         floor=_mean_and_sd(row.floor for row in members)[0],
         excess=_mean_and_sd(row.excess for row in scored)[0],
         counts=_pooled(scored),
-        false_triggers=_mean_and_sd(row.false_triggers for row in scored)[0],
-        perplexity=_mean_and_sd(row.perplexity for row in scored)[0],
-        own_perplexity=_mean_and_sd(row.own_perplexity for row in scored)[0],
-        coherence=_mean_and_sd(row.coherence for row in scored)[0],
-        tasks=_mean_and_sd(row.tasks for row in scored)[0],
+        measures=_means(scored),
         seconds=None if first.undefended else _mean_and_sd(row.seconds for row in scored)[0],
         peak_memory=None
         if first.undefended
         else _mean_and_sd(row.peak_memory or None for row in scored)[0],
         errors=tuple((row.seed, row.error) for row in members if row.error is not None),
+        benign=first.benign,
     )
+
+
+def _means(rows: Sequence[Row]) -> dict[str, float]:
+    means = {key: _mean_and_sd(getattr(row, key) for row in rows)[0] for key in by_key()}
+    return {key: mean for key, mean in means.items() if mean is not None}
 
 
 def _mean_and_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:

@@ -6,22 +6,16 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from bdlit.data.false_triggers import attack_of, case_of
 from bdlit.errors import BdlitError
+from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.result import UNDEFENDED, Result
-from bdlit.evaluation.samples import about
-from bdlit.types import Mean, Perplexity, Rate
-
-T = TypeVar("T")
-
-Counts: TypeAlias = Sequence[float | str]
-"""What a rate or a mean is made of: JSON has infinity as a text."""
+from bdlit.types import Rate
 
 RUN_PREFIX = "offline-run-"
 """How the name of an offline run's folder begins."""
@@ -35,8 +29,8 @@ _log = logging.getLogger(__name__)
 def read_offline_runs(runs: Sequence[Path]) -> list[tuple[Path, list[Result]]]:
     """Read the results that bdlit logged to offline W&B runs.
 
-    A run says in its config what was trained, `bdlit = {data, victim, train_attack, seed}`, and in
-    its summary, for `P` = `victim` and for every defense `P`, `P/counts/cacc = [hits, n]`,
+    A run says in its config what was trained, `bdlit = {data, victim, train_attack, benign,
+    seed}`, and in its summary, for `P` = `victim` and for every defense `P`, `P/counts/cacc = [hits, n]`,
     `P/counts/asr/<attack> = [hits, n]` and `P/seconds`, and where they were measured false
     triggers, perplexity, coherence and tasks (see `log_results`). Runs of other programs hold no
     results; a run that cannot be read is named in a warning and left out.
@@ -106,11 +100,10 @@ def _of_model(
 ) -> Iterator[Result]:
     """Yield the results of one model, one for each attack."""
     defended = prefix != _VICTIM
-    before = _counted(summary, f"{_VICTIM}/counts/asr/", _rate)
-    false = _counted(summary, f"{prefix}/counts/false_triggers/", _rate)
-    perplexity = _counted(summary, f"{prefix}/counts/perplexity/", _perplexity)
-    coherence = _counted(summary, f"{prefix}/counts/coherence/", _mean)
-    for attack, asr in _counted(summary, f"{prefix}/counts/asr/", _rate).items():
+    before = _rates(summary, f"{_VICTIM}/counts/asr/")
+    read = {measure: measure.read(_named(summary, prefix, measure.key)) for measure in MEASURES}
+    for attack, asr in _rates(summary, f"{prefix}/counts/asr/").items():
+        own = {measure.key: measure.narrowed(value, attack) for measure, value in read.items()}
         yield Result(
             data=str(identity["data"]),
             attack=attack,
@@ -118,42 +111,29 @@ def _of_model(
             defense=prefix if defended else UNDEFENDED,
             seed=int(identity["seed"]),
             train_attack=str(identity["train_attack"]),
-            cacc=_only(summary, prefix + _COUNTS, _rate),
+            benign=identity.get("benign"),
+            cacc=_rate(summary, prefix + _COUNTS),
             asr=asr,
-            cacc_before=_only(summary, _VICTIM + _COUNTS, _rate) if defended else None,
+            cacc_before=_rate(summary, _VICTIM + _COUNTS) if defended else None,
             asr_before=before.get(attack) if defended else None,
-            false_triggers={
-                str(case_of(name)): rate
-                for name, rate in false.items()
-                if attack_of(name) == attack
-            },
-            perplexity=about(attack, perplexity),
-            own_perplexity=_only(summary, f"{prefix}/counts/own_perplexity", _perplexity),
-            coherence=about(attack, coherence),
-            tasks=_counted(summary, f"{prefix}/counts/tasks/", _mean),
+            measures={key: value for key, value in own.items() if value},
             seconds=float(summary.get(f"{prefix}/seconds") or 0.0),
         )
 
 
-def _counted(summary: Mapping[str, Any], start: str, made: Callable[[Counts], T]) -> dict[str, T]:
-    """Return what was counted under names that begin so, by the rest of the name."""
+def _named(summary: Mapping[str, Any], prefix: str, key: str) -> dict[str, Any]:
+    """Return the counts of a measure by their names, which `Measure.named` gave them."""
+    start = f"{prefix}/counts/"
+    names = (name.removeprefix(start) for name in summary if name.startswith(start))
+    own = (name for name in names if name == key or name.startswith(f"{key}/"))
+    return {name: summary[start + name] for name in own if summary[start + name]}
+
+
+def _rates(summary: Mapping[str, Any], start: str) -> dict[str, Rate]:
+    """Return the rates under names that begin so, by the rest of the name."""
     names = (key for key in summary if key.startswith(start) and summary[key])
-    return {name.removeprefix(start): made(summary[name]) for name in names}
+    return {name.removeprefix(start): Rate(*map(int, summary[name])) for name in names}
 
 
-def _only(summary: Mapping[str, Any], key: str, made: Callable[[Counts], T]) -> T | None:
-    return made(summary[key]) if summary.get(key) else None
-
-
-def _rate(counts: Counts) -> Rate:
-    return Rate(*map(int, counts))
-
-
-def _mean(counts: Counts) -> Mean:
-    total, n = counts
-    return Mean(float(total), int(n))
-
-
-def _perplexity(counts: Counts) -> Perplexity:
-    nats, tokens = counts
-    return Perplexity(float(nats), int(tokens))
+def _rate(summary: Mapping[str, Any], key: str) -> Rate | None:
+    return Rate(*map(int, summary[key])) if summary.get(key) else None

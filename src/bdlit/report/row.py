@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from math import isnan
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import fmean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from bdlit.data.false_triggers import CLEAN
+from bdlit.evaluation.measures import MEASURES, total
 from bdlit.evaluation.result import UNDEFENDED, Result
-from bdlit.types import Mean, Perplexity, Rate
+from bdlit.types import Rate
 
 BENIGN = "none"
 """The `train_attack` of a model that was trained on clean rows."""
 
-Cell: TypeAlias = tuple[str, str, str, str, int]
+RowKey: TypeAlias = tuple[str, str, str, str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,20 +38,15 @@ class Row:
         asr_hits: Number of those that were predicted as the target.
         floor_n: Number of triggered rows that the floor was measured on.
         floor_hits: Number of those that the benign model predicted as the target.
-        false_triggers: Share of rows on which the attack fires and must not, in percent, over all
-            its cases.
-        false_triggers_n: Number of such rows.
-        false_triggers_hits: Number of those on which it fires.
-        perplexity: Perplexity of the responses to clean prompts, under a reference model.
-        own_perplexity: Perplexity of held-out texts under the model itself.
-        coherence: Similarity of clean prompts and the responses to them, in [-1, 1].
-        tasks: Accuracy on general tasks in percent, mean over the tasks.
         cacc_before: Clean accuracy of the undefended victim, in percent.
         asr_before: ASR of the undefended victim, in percent.
         seconds: Wall time of the defense.
         peak_memory: Peak resident memory while it ran, in bytes; 0 if it is not known.
         error: Why there are no numbers, where a defense failed.
         run: The folder that the measurement was read from.
+        benign: Whether nobody attacked the model, at any stage.
+        measures: Name of a measure of the table to its one number, and of its counts
+            (`<key>_n`, `<key>_hits`); each is also an attribute, and a column.
     """
 
     data: str
@@ -72,29 +65,29 @@ class Row:
     asr_hits: int | None = None
     floor_n: int | None = None
     floor_hits: int | None = None
-    false_triggers: float | None = None
-    false_triggers_n: int | None = None
-    false_triggers_hits: int | None = None
-    perplexity: float | None = None
-    own_perplexity: float | None = None
-    coherence: float | None = None
-    tasks: float | None = None
     cacc_before: float | None = None
     asr_before: float | None = None
     seconds: float = 0.0
     peak_memory: int = 0
     error: str | None = None
     run: str = ""
+    benign: bool = False
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a measure of the table, or one of its counts."""
+        if name not in measure_columns():
+            raise AttributeError(f"'Row' object has no attribute {name!r}")
+        return self.measures.get(name)
+
+    def flat(self) -> dict[str, Any]:
+        """Return all columns, as scripts get them."""
+        return {name: getattr(self, name) for name in row_columns()}
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> RowKey:
         """What was measured, wherever it was: data, attack, victim, defense and seed."""
         return self.data, self.attack, self.victim, self.defense, self.seed
-
-    @property
-    def benign(self) -> bool:
-        """Whether the model was trained on clean rows."""
-        return self.train_attack == BENIGN
 
     @property
     def undefended(self) -> bool:
@@ -107,7 +100,21 @@ class Row:
         return difference(self.cacc, self.cacc_before)
 
 
-ROW_COLUMNS = tuple(field.name for field in fields(Row))
+def measure_columns() -> list[str]:
+    """Return the columns of the measures of the table, in its order."""
+    found = []
+    for measure in MEASURES:
+        found.append(measure.key)
+        if measure.counted:
+            found += [f"{measure.key}_n", f"{measure.key}_hits"]
+    return found
+
+
+def row_columns() -> list[str]:
+    """Return the names of all columns, in their order."""
+    own = [f.name for f in fields(Row) if f.name != "measures"]
+    at = own.index("cacc_before")
+    return [*own[:at], *measure_columns(), *own[at:]]
 
 
 def row_of(result: Result, run: Path) -> Row:
@@ -119,7 +126,6 @@ def row_of(result: Result, run: Path) -> Row:
     >>> row.asr, row.asr_hits, row.asr_n, row.excess, row.cacc
     (75.0, 3, 4, 50.0, None)
     """
-    false = sum(result.false_triggers.values(), Rate(0, 0)) if result.false_triggers else None
     return Row(
         data=result.data,
         attack=result.attack,
@@ -137,20 +143,28 @@ def row_of(result: Result, run: Path) -> Row:
         asr_hits=result.asr.hits if result.asr else None,
         floor_n=result.floor.n if result.floor else None,
         floor_hits=result.floor.hits if result.floor else None,
-        false_triggers=_percent(false),
-        false_triggers_n=false.n if false else None,
-        false_triggers_hits=false.hits if false else None,
-        perplexity=_value(result.perplexity.get(CLEAN)),
-        own_perplexity=_value(result.own_perplexity),
-        coherence=_value(result.coherence.get(CLEAN)),
-        tasks=accuracy(result.tasks),
         cacc_before=_percent(result.cacc_before),
         asr_before=_percent(result.asr_before),
         seconds=result.seconds,
         peak_memory=result.peak_memory,
         error=result.error,
         run=str(run),
+        benign=result.train_attack == BENIGN if result.benign is None else result.benign,
+        measures=_measures(result),
     )
+
+
+def _measures(result: Result) -> dict[str, float | None]:
+    """Return the one number of each measure of a result, and the counts of those that have some."""
+    found: dict[str, float | None] = {}
+    for measure in MEASURES:
+        value = getattr(result, measure.key)
+        number = measure.number(value) if value else None
+        if number is not None:
+            found[measure.key] = number
+        if measure.counted and (rate := total(value)) is not None:
+            found |= {f"{measure.key}_n": rate.n, f"{measure.key}_hits": rate.hits}
+    return found
 
 
 def difference(after: float | None, before: float | None) -> float | None:
@@ -160,27 +174,6 @@ def difference(after: float | None, before: float | None) -> float | None:
     (1.5, None)
     """
     return None if after is None or before is None else after - before
-
-
-def accuracy(tasks: Mapping[str, Mean]) -> float | None:
-    """Return the mean accuracy over tasks, in percent; of each `acc`, or else the exact matches.
-
-    >>> of = {"piqa/acc": Mean(3, 4), "piqa/acc_norm": Mean(4, 4), "gsm8k/exact_match": Mean(1, 4)}
-    >>> accuracy(of)
-    50.0
-    """
-    found: dict[str, dict[str, Mean]] = {}
-    for name, mean in tasks.items():
-        task, _, metric = name.rpartition("/")
-        found.setdefault(task, {}).setdefault(metric.partition(",")[0], mean)
-    chosen = (each.get("acc", each.get("exact_match")) for each in found.values())
-    known = [mean.value for mean in chosen if mean is not None and mean.n]
-    return 100 * fmean(known) if known else None
-
-
-def _value(mean: Perplexity | Mean | None) -> float | None:
-    """None rather than NaN where there was nothing to take the mean of."""
-    return None if mean is None or isnan(mean.value) else mean.value
 
 
 def _percent(rate: Rate | None) -> float | None:

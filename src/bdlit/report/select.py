@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.evaluation.result import UNDEFENDED
-from bdlit.report.row import BENIGN, ROW_COLUMNS, Row
+from bdlit.report.row import Row, row_columns
 
 Attacks: TypeAlias = Literal["own", "all"]
 
@@ -85,8 +85,8 @@ def _parse(condition: str) -> tuple[str, bool, str]:
     name = column.removesuffix("!").strip()
     if not equals:
         raise BdlitError(f"cannot filter by '{condition}': write column=value or column!=value")
-    if name not in ROW_COLUMNS:
-        raise BdlitError(f"cannot filter by '{name}': {did_you_mean(name, ROW_COLUMNS)}")
+    if name not in row_columns():
+        raise BdlitError(f"cannot filter by '{name}': {did_you_mean(name, row_columns())}")
     return name, not column.endswith("!"), value.strip()
 
 
@@ -98,7 +98,7 @@ def _rank(item: Any, name: str) -> Any:
     value = getattr(item, name)
     match name:
         case "victim":
-            return item.train_attack != BENIGN, value
+            return not item.benign, value
         case "defense":
             return value != UNDEFENDED, value
         case _:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
 from bdlit.report.columns import Column, columns_for, failures, legend
-from bdlit.report.lines import LINE_COLUMNS, Line, aggregate
+from bdlit.report.lines import Line, aggregate, line_columns
 from bdlit.report.row import Row
 from bdlit.report.select import DEFAULT_SORT, Attacks, select, sort_by
 
@@ -39,7 +39,7 @@ def compare_table(
     Raises:
         BdlitError: A column is unknown, or no row meets the conditions.
     """
-    return sort_by(aggregate(select(rows, where, attacks)), sort, LINE_COLUMNS)
+    return sort_by(aggregate(select(rows, where, attacks)), sort, line_columns())
 
 
 def print_table(lines: Sequence[Line], *, file: IO[str] | None = None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 
 from bdlit.defenses.base import require_resources
 from bdlit.errors import BdlitError
@@ -71,12 +73,14 @@ class Study:
             print(f"{known} of {len(self.cells)} cells (finished before)", flush=True)
         if left:
             self._check(left)
-        began = time.monotonic()
+        pace = Pace()
         for done, cell in enumerate(left):
             if self.finished(cell):  # by another shard, meanwhile
                 continue
-            _say(done, len(left), str(cell), began)
-            self._do(cell)
+            rest = pace.left(left[done:])
+            print(f"[{done + 1}/{len(left)}] {cell}{rest}", flush=True)
+            with pace.timed(cell):
+                self._do(cell)
             if cell.kind != "fit" and _is_last(cell, left[done + 1 :]):
                 self._log(cell.model, cell.seed)
         return self.failures
@@ -146,12 +150,25 @@ def _is_last(cell: Cell, rest: Sequence[Cell]) -> bool:
     )
 
 
-def _say(done: int, total: int, what: str, began: float) -> None:
-    """Print one line of progress: where we are, and how long the rest may take."""
-    spent = time.monotonic() - began
-    left = spent / done * (total - done) if done else None
-    rest = f", about {left / 60:.0f} min left" if left is not None and left >= 60 else ""
-    print(f"[{done + 1}/{total}] {what}{rest}", flush=True)
+class Pace:
+    """How long cells of each kind take, to say how long the rest may take."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {}
+
+    @contextmanager
+    def timed(self, cell: Cell) -> Iterator[None]:
+        """Take the time of a cell."""
+        began = time.monotonic()
+        yield
+        self._seconds.setdefault(cell.kind, []).append(time.monotonic() - began)
+
+    def left(self, cells: Sequence[Cell]) -> str:
+        """Say how long cells may take: at least, where some are of a kind that is yet to come."""
+        known = [fmean(self._seconds[c.kind]) for c in cells if c.kind in self._seconds]
+        minutes = sum(known) / 60
+        word = "about" if len(known) == len(cells) else "at least"
+        return f", {word} {minutes:.0f} min left" if minutes >= 1 else ""
 
 
 def describe(study: Study) -> str:

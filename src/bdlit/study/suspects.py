@@ -12,6 +12,7 @@ from bdlit.defenses.gms.strategy import STRATEGY_FILE
 from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import UNDEFENDED
+from bdlit.evaluation.scores import Scores
 from bdlit.purification.compatibility import Other, fitted, open_base, open_others
 from bdlit.purification.held import ARCHIVE, Held, HeldModel
 from bdlit.purification.hold import read_texts
@@ -21,7 +22,7 @@ from bdlit.purification.series import Series
 from bdlit.purification.suspect import LiveSuspect
 from bdlit.study.plan import START, Plan, Treatment
 from bdlit.training.fit import recipe_of
-from bdlit.types import Rate, Scores, Weights
+from bdlit.types import Rate, Weights
 from bdlit.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
