@@ -112,6 +112,18 @@ def test_a_second_run_computes_nothing_and_shows_the_same(finished, capsys):
     assert time.monotonic() - began < 60
 
 
+def test_a_dry_run_prints_the_cells_and_does_nothing(finished, tmp_path, capsys):
+    config = str(finished.parent / "study.yaml")
+    assert main(["study", "--config", config, "--out", str(tmp_path / "new"), "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["open", "fit", "start", "seed", "0"]
+    assert "open  defend   badnet                  seed 0    WAG-benign" in lines
+    assert lines[-1] == "4 fits, 3 measurements, 8 defended cells; 15 of 15 cells are open"
+    assert not (tmp_path / "new").exists()
+    assert main(["study", "--config", config, "--out", str(finished), "--dry_run=true"]) == 0
+    assert "; 0 of 15 cells are open" in capsys.readouterr().out
+
+
 def test_shards_make_the_same_results(finished, tmp_path):
     config = written(tmp_path)
     for shard in ("1/2", "0/2"):

@@ -22,7 +22,7 @@ from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.evaluation.tracking import log_results
 from bdlit.purification.compatibility import Matching, fitted, open_base, open_others
 from bdlit.purification.held import ARCHIVE, Held, HeldModel
-from bdlit.purification.hold import read_texts
+from bdlit.purification.hold import Supplies
 from bdlit.purification.measure import described
 from bdlit.purification.record import Records, Subject
 from bdlit.purification.series import Series, require_no_failure, told
@@ -57,7 +57,7 @@ class DefenseCallback(Callback):
         base: Address of the checkpoint that all of them were fine-tuned from; by default the
             victim's own start.
         benign: Address of a benign model, to measure the floor of ASR; no defense is given it.
-        texts: File with a column `text` of plain texts, for defenses that calibrate on some.
+        supplies: What else is given, such as plain texts.
         matching: What is done about models whose classes or tensors do not match the victim's.
         victim_name: Name of the victim in results; by default that of its training attack.
         save: Whether to keep the models on disk.
@@ -75,7 +75,7 @@ class DefenseCallback(Callback):
         others: Sequence[str] = (),
         base: str | None = None,
         benign: str | None = None,
-        texts: str | None = None,
+        supplies: Supplies | None = None,
         matching: Matching | None = None,
         victim_name: str | None = None,
         save: bool = True,
@@ -85,7 +85,7 @@ class DefenseCallback(Callback):
         self.others = list(others)
         self.base = base
         self.benign = benign
-        self.texts = texts
+        self.supplies = supplies or Supplies()
         self.matching = matching or Matching()
         self.victim_name = victim_name
         self.save = save
@@ -152,7 +152,7 @@ class DefenseCallback(Callback):
         return Held(
             base=open_base(self.base, suspect) if self.base else None,
             clean=data.clean_pool,
-            texts=read_texts(self.texts) if self.texts else (),
+            supplied=self.supplies.read(),
             training=_training_set(trainer, data),
             start=lambda: model_weights(victim.initial_model().to(victim.device)),
             recipe=recipe_of(victim, trainer, data),

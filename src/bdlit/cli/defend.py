@@ -20,7 +20,7 @@ from bdlit.purification.compatibility import (
     open_others,
 )
 from bdlit.purification.held import ARCHIVE, Held
-from bdlit.purification.hold import read_texts
+from bdlit.purification.hold import Supplies
 from bdlit.purification.label_order import LabelPolicy
 from bdlit.purification.measure import Measure
 from bdlit.purification.record import Records, Subject
@@ -51,7 +51,7 @@ def defend(
     benign: str | None = None,
     dynamics: str | None = None,
     recipe: Recipe | None = None,
-    texts: str | None = None,
+    supplies: Supplies | None = None,
     max_length: int = 128,
     decoding: Decoding | None = None,
     precision: str = "32-true",
@@ -82,7 +82,7 @@ def defend(
             its run. The data's poisoned_train has to be the training file that they belong to.
         recipe: How the suspect was trained, for defenses that train as it was; from --base, on the
             data's poisoned_train.
-        texts: File with a column `text` of plain texts, for defenses that calibrate on some.
+        supplies: What else is given, such as plain texts (`--supplies.texts FILE`).
         max_length: Longest input in tokens.
         decoding: How the answers of language models are generated for the measurements.
         precision: Precision of the measurements, as Lightning's Trainer calls it.
@@ -125,7 +125,7 @@ def defend(
     held = Held(
         base=found,
         clean=data.clean_pool if data is not None else (),
-        texts=read_texts(texts) if texts else (),
+        supplied=supplies.read() if supplies else {},
         training=_training_set(data, dynamics),
         start=(lambda: found.weights) if found is not None else None,
         recipe=recipe,

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from bdlit.data.base import TextDataModule
 from bdlit.evaluation.tracking import go_offline_if_needed
 from bdlit.purification.compatibility import Matching
+from bdlit.purification.hold import Supplies
 from bdlit.purification.series import require_no_failure
 from bdlit.report.compare import compare
 from bdlit.study.execute import Study, describe
@@ -32,7 +33,7 @@ def study(
     out: str | None = None,
     shard: str | None = None,
     models_from: str | None = None,
-    texts: str | None = None,
+    supplies: Supplies | None = None,
     matching: Matching | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -56,7 +57,7 @@ def study(
         models_from: Folder of another study whose finished models are taken, by name and seed,
             rather than trained again: to measure the same models in another way, say, or to try
             other defenses. That they were trained as this file says is for you to see.
-        texts: File with a column `text` of plain texts, for defenses that calibrate on some.
+        supplies: What else defenses are given, such as plain texts.
         matching: What is done about models whose classes or tensors do not match a suspect's.
         dry_run: Print the cells in their order, with what is finished, and do nothing.
         shard: `i/n` does part i (from 0) of n, for cluster arrays on one file system.
@@ -72,7 +73,7 @@ def study(
         suspects=suspects,
         floor=floor,
         seeds=seeds,
-        texts=texts,
+        supplies=supplies or Supplies(),
         matching=matching or Matching(),
     )
     part = shard_of(shard)

@@ -215,7 +215,7 @@ HOW_TO_GIVE = {
     "others": "other models of the suspect's architecture as `others`",
     "base": "the checkpoint that all were fine-tuned from as `base`",
     "clean": "`data` with a clean_pool_size (100, say) of trusted rows",
-    "texts": "a file of plain texts as `texts`",
+    "texts": "a file of plain texts as `supplies.texts`",
     "suspect_train": "the suspect's training file as the `poisoned_train` of the `data`",
     "victim": "`data`, on which the model can be run (`bdlit defend`)",
     "train": "`data`, for which a model can be trained (`bdlit defend`)",

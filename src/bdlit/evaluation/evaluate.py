@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,8 @@ from bdlit.data.false_triggers import CLEAN, case_of
 from bdlit.data.outputs import Outputs
 from bdlit.errors import BdlitError
 from bdlit.evaluation.guards import AnswerGuard, Gate, InputGuard
-from bdlit.evaluation.measures import MEASURES, Measured
+from bdlit.evaluation.measure import Answered, Measured
+from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.sampling import draw
 from bdlit.evaluation.scores import Scores
 from bdlit.rules import Rule
@@ -72,7 +74,7 @@ def evaluate(
     other = swapped(model, weights) if weights is not None else nullcontext()
     rates: dict[str, Rate] = {}
     rejected: dict[str, Rate] = {}
-    judged, answered, outputs = {}, {}, data.outputs
+    judged, answered, written, outputs = {}, {}, {}, data.outputs
     gate = Gate(inputs, victim, notes)
     decoding = _answering(victim, answers)
     found = Measured(victim=victim, outputs=outputs, rates=rates, guarded=inputs is not None)
@@ -80,14 +82,17 @@ def evaluate(
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
             batches = gate.batches(loader)
-            rates[name], unclear, rejected[name], answered[name] = _measured(victim, batches, rule)
+            tests = _measured(victim, batches, rule)
+            rates[name], rejected[name] = tests.hits, tests.rejected
+            answered[name], written[name] = tests.answered, tests.written
             judged[name] = victim.described(rule)
-            if unclear.hits:
-                judged[name]["unclear"] = unclear.hits
-                _require_some_verdict(unclear, rule, name)
+            if tests.unclear.hits:
+                judged[name]["unclear"] = tests.unclear.hits
+                _require_some_verdict(tests, rule, name)
         in_place = {m.key: m.compute(found) for m in MEASURES if m.in_place}
     samples = {name: draw(each, outputs.samples, data.seed) for name, each in answered.items()}
-    found.generated = {n: each for n, each in answered.items() if judged[n].get("by") == GENERATION}
+    found.generated = {n: each for n, each in written.items() if judged[n].get("by") == GENERATION}
+    gate.report()
     if gate.rejects or any(rate.hits for rate in rejected.values()):
         found.rejected = rejected
     values = in_place | {m.key: m.compute(found) for m in MEASURES if not m.in_place}
@@ -100,15 +105,30 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tests:
+    """What was found on a test set.
+
+    Attributes:
+        hits: Share of hits.
+        unclear: Share of rows without a verdict.
+        rejected: Share of rejected rows.
+        answered: Rows that this process has seen, with what is shown as their responses.
+        written: Those of them that the model has answered.
+    """
+
+    hits: Rate
+    unclear: Rate
+    rejected: Rate
+    answered: Answered
+    written: Answered
+
+
 def _measured(
     victim: Victim, batches: Iterable[tuple[list[Example], list[bool]]], rule: Rule
-) -> tuple[Rate, Rate, Rate, list[tuple[Example, Sample]]]:
-    """Return the shares of hits, of rows without a verdict and of rejected rows; and the answers.
-
-    The answers are those that this process has seen.
-    """
+) -> _Tests:
     hits, unclear, rejected = (HitRate().to(victim.device) for _ in range(3))
-    answered = []
+    answered, written = [], []
     with torch.inference_mode():
         for rows, out in batches:
             found = _verdicts(victim, rows, out, rule)
@@ -116,11 +136,19 @@ def _measured(
             unclear.update(found.unclear)
             rejected.update(torch.tensor(out, device=victim.device))
             if found.responses:
-                counts = found.hits.tolist()
-                for row, response, hit in zip(rows, found.responses, counts, strict=True):
+                seen = zip(rows, found.responses, found.hits.tolist(), out, strict=True)
+                for row, response, hit, no_answer in seen:
                     sample = Sample(row.conversation, row.response or "", response, hit)
                     answered.append((row, sample))
-    return hits.rate(), unclear.rate(), rejected.rate(), answered
+                    if not no_answer:  # `REJECTED` is not the model's own text
+                        written.append((row, sample))
+    return _Tests(
+        hits=hits.rate(),
+        unclear=unclear.rate(),
+        rejected=rejected.rate(),
+        answered=answered,
+        written=written,
+    )
 
 
 def _verdicts(victim: Victim, rows: list[Example], rejected: list[bool], rule: Rule) -> Verdicts:
@@ -130,13 +158,14 @@ def _verdicts(victim: Victim, rows: list[Example], rejected: list[bool], rule: R
     accepted = [i for i, out in enumerate(rejected) if not out]
     hits = torch.zeros(len(rows), dtype=torch.bool, device=victim.device)
     unclear = torch.zeros_like(hits)
-    if not accepted:
+    said: dict[int, str] = {}
+    if accepted:
+        found = victim.verdicts([rows[i] for i in accepted], rule)
+        hits[accepted], unclear[accepted] = found.hits, found.unclear
+        said = dict(zip(accepted, found.responses, strict=True)) if found.responses else {}
+    # Of a batch that is rejected whole, only the victim's kind tells that it would have answered.
+    if not (said or victim.described(rule)):
         return Verdicts(hits, unclear)
-    found = victim.verdicts([rows[i] for i in accepted], rule)
-    hits[accepted], unclear[accepted] = found.hits, found.unclear
-    if not found.responses:
-        return Verdicts(hits, unclear)
-    said = dict(zip(accepted, found.responses, strict=True))
     return Verdicts(hits, unclear, [said.get(i, REJECTED) for i in range(len(rows))])
 
 
@@ -148,12 +177,13 @@ def _answering(victim: Victim, answers: AnswerGuard | None) -> AbstractContextMa
     return victim.answering(answers)
 
 
-def _require_some_verdict(unclear: Rate, rule: Rule, name: str) -> None:
-    """Refuse a rate of 0 that is the judge's fault."""
-    if unclear.hits == unclear.n:
+def _require_some_verdict(tests: _Tests, rule: Rule, name: str) -> None:
+    """Refuse a rate of 0 that is the judge's fault; no judge sees rejected rows."""
+    responses = tests.unclear.n - tests.rejected.hits
+    if tests.unclear.hits == responses:
         raise BdlitError(
             f"{rule.described['rule']}, which judges '{name}', said neither yes nor no of any of "
-            f"{unclear.n} responses: mend its template, or take another judge"
+            f"{responses} responses: mend its template, or take another judge"
         )
 
 

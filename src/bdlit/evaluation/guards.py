@@ -72,7 +72,8 @@ class Gate:
         self._guard = guard
         self.rejects = bool(getattr(guard, "rejects", False))
         self._ask = answerer(victim)
-        self._notes = {} if notes is None else notes
+        self._notes = notes
+        self._said: dict[str, Any] = {}
 
     def batches(
         self, batches: Iterable[list[Example]]
@@ -81,13 +82,26 @@ class Gate:
         for rows in batches:
             yield self._through(rows) if self._guard else (rows, [False] * len(rows))
 
+    def report(self) -> None:
+        """Give what the guard has said to the notes, over all processes; all call this."""
+        if self._guard is None:
+            return
+        from bdlit.ranks import gathered  # late: it imports torch
+
+        said: dict[str, Any] = {}
+        for own in gathered(self._said):
+            for name, value in own.items():
+                said[name] = said.get(name, 0) + value if isinstance(value, int) else value
+        if self._notes is not None:
+            self._notes["inputs"] = {"defense": self._guard.name, **said}
+
     def _through(self, rows: list[Example]) -> tuple[list[Example], list[bool]]:
         assert self._guard is not None
         found = self._guard.clean([_bare(row) for row in rows], victim=self._ask)
         _require_fit(self._guard, found, len(rows))
-        said = self._notes.setdefault("inputs", {"defense": self._guard.name})
         for name, value in found.notes.items():
-            said[name] = said.get(name, 0) + value if isinstance(value, int) else value
+            known = self._said.get(name, 0)
+            self._said[name] = known + value if isinstance(value, int) else value
         rejected = set(found.rejected)
         cleaned = [_taken_over(*pair) for pair in zip(rows, found.rows, strict=True)]
         return cleaned, [i in rejected for i in range(len(rows))]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from bdlit.data.false_triggers import CLEAN, NO_ATTACK
 from bdlit.errors import BdlitError
-from bdlit.evaluation.measures import MEASURES, WithMeasures
+from bdlit.evaluation.measures import MEASURES, WithMeasures, beside
 from bdlit.evaluation.samples import (
     SAMPLES,
     Model,
@@ -201,8 +201,8 @@ def append_results(path: Path, results: Iterable[Result]) -> None:
 def _record(result: Result) -> dict[str, Any]:
     """Return a result as a flat record, without its samples."""
     record = asdict(replace(result, samples={}, measures={}))
-    del record["samples"], record["measures"]
-    return record | {m.key: m.plain(getattr(result, m.key)) for m in MEASURES}
+    del record["samples"]
+    return beside(record, {m.key: m.plain(getattr(result, m.key)) for m in MEASURES})
 
 
 def read_results(path: Path) -> list[Result]:

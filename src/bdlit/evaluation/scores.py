@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bdlit.evaluation.measures import MEASURES, WithMeasures
+from bdlit.evaluation.measures import MEASURES, WithMeasures, beside
 from bdlit.types import Rate, Sample
 
 
@@ -33,14 +33,14 @@ class Scores(WithMeasures):
 
 def scores_to_plain(scores: Scores) -> dict[str, Any]:
     """Return scores as plain data, ready for JSON: measures stand beside CACC and ASR."""
-    found = {measure.key: getattr(scores, measure.key) for measure in MEASURES}
-    return {
+    record = {
         "cacc": asdict(scores.cacc),
         "asr": {attack: asdict(rate) for attack, rate in scores.asr.items()},
         "judged": dict(scores.judged),
-        "samples": {n: [asdict(each) for each in found] for n, found in scores.samples.items()},
-        **{measure.key: measure.plain(found[measure.key]) for measure in MEASURES},
+        "samples": {n: [asdict(each) for each in drawn] for n, drawn in scores.samples.items()},
+        "measures": scores.measures,
     }
+    return beside(record, {m.key: m.plain(getattr(scores, m.key)) for m in MEASURES})
 
 
 def scores_from_plain(plain: Mapping[str, Any]) -> Scores:

@@ -9,7 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from bdlit.evaluation.measures import MEASURES, Count, counts_of, value_of
+from bdlit.evaluation.measure import Count, counts_of, value_of
+from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.evaluation.samples import side_by_side
 

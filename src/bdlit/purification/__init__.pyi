@@ -1,6 +1,7 @@
 from .compatibility import Matching as Matching
 from .held import Held as Held
 from .held import HeldModel as HeldModel
+from .hold import Supplies as Supplies
 from .hold import hold as hold
 from .measure import Measure as Measure
 from .purify import Purified as Purified

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from bdlit.evaluation.measures import MEASURES, Count, Measure, value_of
+from bdlit.evaluation.measure import Count, Measure, value_of
+from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.scores import Scores
 from bdlit.types import Rate
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defense
 from bdlit.purification.compatibility import Matching, fitted, open_base, open_others
@@ -18,6 +19,34 @@ if TYPE_CHECKING:
     from bdlit.training.dynamics import TrainingSet
 
 
+@dataclass(frozen=True, kw_only=True)
+class Supplies:
+    """What a user gives a defender beside models and data: one setting for each such resource.
+
+    Attributes:
+        texts: File with a column `text` of plain texts to calibrate on, perhaps with a slice
+            behind its name (`texts.jsonl[:128]`).
+    """
+
+    texts: str | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the resources that are given."""
+        return {name for name, value in vars(self).items() if value}
+
+    def read(self) -> dict[str, Any]:
+        """Return each resource that is given, by its name.
+
+        Raises:
+            BdlitError: A file cannot be read, or lacks a column.
+        """
+        if self.texts is None:
+            return {}
+        texts = column(read_sliced(self.texts), "text", self.texts)
+        return {"texts": [str(text) for text in texts if text]}
+
+
 def hold(
     suspect: Suspect,
     defense: Defense,
@@ -25,7 +54,7 @@ def hold(
     others: Sequence[str] = (),
     base: str | None = None,
     clean: Sequence[Example] = (),
-    texts: str | None = None,
+    supplies: Supplies | None = None,
     training: TrainingSet | None = None,
     recipe: Recipe | None = None,
     archive: Path | None = None,
@@ -39,7 +68,7 @@ def hold(
         others: Addresses of models that merge with the suspect.
         base: Address of the checkpoint that all were fine-tuned from.
         clean: Trusted clean rows.
-        texts: File with a column `text` of plain texts, perhaps with a slice behind its name.
+        supplies: What else is given.
         training: The suspect's untrusted training set.
         recipe: How the suspect was trained.
         archive: Folder of models that defenses have trained.
@@ -54,19 +83,10 @@ def hold(
     held = Held(
         base=found,
         clean=clean,
-        texts=read_texts(texts) if texts else (),
+        supplied=(supplies or Supplies()).read(),
         training=training,
         start=(lambda: found.weights) if found is not None else None,
         recipe=recipe,
         archive=archive,
     )
     return fitted(suspect, defense, opened, held, matching)
-
-
-def read_texts(file: str) -> list[str]:
-    """Return the texts of a table's column `text`.
-
-    Raises:
-        BdlitError: The file cannot be read, or has no such column.
-    """
-    return [str(text) for text in column(read_sliced(file), "text", file) if text]

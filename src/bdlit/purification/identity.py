@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defense, settings_of
-from bdlit.tables import rows_hash
 from bdlit.weights import SafetensorsWeights, fingerprint
 
 if TYPE_CHECKING:
     from bdlit.purification.held import Held
     from bdlit.purification.suspect import Suspect, Writing
-    from bdlit.training.dynamics import TrainingSet
     from bdlit.types import Weights
 
 
@@ -41,13 +38,6 @@ def identity_of(
     parents += [[other.name, files_of(other.weights)] for other in held.others]
     if held.base is not None and "base" in uses:
         parents.append([held.base.name, files_of(held.base.weights)])
-    rows: dict[str, Any] = {}
-    if "clean" in uses:
-        rows["clean"] = rows_hash(held.clean)
-    if "suspect_train" in uses:
-        rows["suspect_train"] = rows_hash(held.training.rows if held.training else ())
-    if "texts" in uses:
-        rows["texts"] = sha256(json.dumps(list(held.texts)).encode()).hexdigest()
     identity = {
         "method": type(defense).__name__,
         "settings": settings,
@@ -55,9 +45,7 @@ def identity_of(
         "parents": parents,
         "keep": list(held.keep),
         "form": {"dense": writing.dense, "rank": writing.rank},
-        "rows": rows,
-        "dynamics": _dynamics(held.training) if "suspect_train" in uses else None,
-        "recipe": asdict(held.recipe) if held.recipe and "train" in uses else None,
+        **held.identity(uses),
         "measured": measured,
     }
     return dict(json.loads(json.dumps(identity, default=str)))
@@ -88,9 +76,3 @@ def _is_file(text: str) -> bool:
         return Path(text).is_file()
     except OSError:  # too long for a name
         return False
-
-
-def _dynamics(training: TrainingSet | None) -> str | None:
-    if training is None or training.certainty is None:
-        return None
-    return sha256(training.certainty.contiguous().numpy().tobytes()).hexdigest()

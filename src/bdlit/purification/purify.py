@@ -15,7 +15,6 @@ from bdlit.atomic import resumable_directory
 from bdlit.defenses.base import (
     Defended,
     Defense,
-    Resources,
     require_finite,
     run_defense,
     settings_of,
@@ -33,7 +32,6 @@ from bdlit.weights import on_device, overlay, select
 
 if TYPE_CHECKING:
     from bdlit.evaluation.evaluate import NamedTests
-    from bdlit.victims.base import Victim
 
 PROVENANCE = "provenance.json"
 """Name of the file beside a purified model that says where it came from."""
@@ -182,7 +180,7 @@ def _run(
     wants_victim = {"victim", "train"} & set(defense.uses)
     victim = suspect.victim() if suspect.runnable and wants_victim else None
     weights = suspect.weights if device == "cpu" else on_device(suspect.weights, device)
-    resources = _resources(defense, held, victim, work)
+    resources = held.resources(defense.uses, victim, work)
     with apart(victim):
         if not held.keep:
             return run_defense(defense, weights, resources)
@@ -196,27 +194,6 @@ def _run(
         defended,
         weights=overlay(weights, defended.weights),
         copied=[*defended.copied, *held.keep],
-    )
-
-
-def _resources(defense: Defense, held: Held, victim: Victim | None, work: Path | None) -> Resources:
-    """Return what a defense may be given of all that is held; no row of it is marked."""
-    from bdlit.training.train import Train
-
-    uses = set(defense.uses)
-    training = held.training if {"suspect_train", "oracle"} & uses else None
-    trains = victim is not None and "train" in uses
-    return Resources(
-        others=[other.weights for other in held.others],
-        base=held.base.weights if held.base else None,
-        clean=[row.unmarked for row in held.clean] or None,
-        texts=list(held.texts) or None,
-        suspect_train=training.unmarked if training else None,
-        oracle=training.oracle if training else None,
-        victim=victim,
-        train=Train(victim, held.start, held.recipe, work) if victim and trains else None,
-        workspace=work,
-        archive=held.archive,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bdlit.evaluation.measures import MEASURES, Measure
+from bdlit.evaluation.measure import Measure
+from bdlit.evaluation.measures import MEASURES
 from bdlit.report.lines import Line
 
 MISSING = "-"

@@ -30,10 +30,10 @@ def read_offline_runs(runs: Sequence[Path]) -> list[tuple[Path, list[Result]]]:
     """Read the results that bdlit logged to offline W&B runs.
 
     A run says in its config what was trained, `bdlit = {data, victim, train_attack, benign,
-    seed}`, and in its summary, for `P` = `victim` and for every defense `P`, `P/counts/cacc = [hits, n]`,
-    `P/counts/asr/<attack> = [hits, n]` and `P/seconds`, and where they were measured false
-    triggers, perplexity, coherence and tasks (see `log_results`). Runs of other programs hold no
-    results; a run that cannot be read is named in a warning and left out.
+    seed}`, and in its summary, for `P` = `victim` and for every defense `P`,
+    `P/counts/cacc = [hits, n]`, `P/counts/asr/<attack> = [hits, n]` and `P/seconds`, and the
+    measures of the table where they were measured (see `log_results`). Runs of other programs hold
+    no results; a run that cannot be read is named in a warning and left out.
 
     Args:
         runs: Folders `offline-run-*`.

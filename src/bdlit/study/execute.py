@@ -121,7 +121,7 @@ class Study:
         held = {"others", "base", "suspect_train", "oracle", "victim", "train"}
         held |= {"workspace", "archive"}
         held |= {"clean"} if first.clean_pool_size else set()
-        held |= {"texts"} if self.plan.texts else set()
+        held |= self.plan.supplies.names
         for treatment in self.plan.defenses.values():
             require_resources(treatment.defense, held)
         fits = {cell.model: cell.seed for cell in left if cell.kind == "fit"}

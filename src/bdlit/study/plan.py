@@ -14,6 +14,7 @@ from bdlit.defenses.base import Defense
 from bdlit.defenses.substitution import ModuleSubstitution
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.purification.compatibility import Matching
+from bdlit.purification.hold import Supplies
 from bdlit.victims.base import Victim
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Plan:
     suspects: Sequence[str] | None = None
     floor: str | None = None
     seeds: Sequence[int] = (0,)
-    texts: str | None = None
+    supplies: Supplies = field(default_factory=Supplies)
     matching: Matching = field(default_factory=Matching)
 
     def __post_init__(self) -> None:
@@ -141,6 +142,7 @@ class Plan:
                 self._require_models(f"models.{name}.tuned_from", [model.tuned_from])
             else:
                 self._require_purified(f"models.{name}.tuned_from", model.tuned_from)
+            self._require_no_circle(name)
         if self.floor is not None and not self.is_benign(self.floor):
             raise BdlitError(
                 f"study '{self.name}', floor: '{self.floor}' is attacked, and only a benign model "
@@ -162,6 +164,15 @@ class Plan:
                         f"defenses.{name} has no other model for suspect '{suspect}': "
                         "name some in `others`, or write others: all"
                     )
+
+    def _require_no_circle(self, name: str) -> None:
+        """Refuse models that are tuned from each other."""
+        seen = [name]
+        while isinstance(before := self.models[seen[-1]].tuned_from, str):
+            if before in seen:
+                way = " is tuned from ".join([*seen, before])
+                raise BdlitError(f"study '{self.name}' goes round in a circle: {way}")
+            seen.append(before)
 
     def _require_models(self, where: str, names: Sequence[str]) -> None:
         for name in names:

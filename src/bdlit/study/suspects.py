@@ -15,7 +15,6 @@ from bdlit.evaluation.result import UNDEFENDED
 from bdlit.evaluation.scores import Scores
 from bdlit.purification.compatibility import Other, fitted, open_base, open_others
 from bdlit.purification.held import ARCHIVE, Held, HeldModel
-from bdlit.purification.hold import read_texts
 from bdlit.purification.measure import described
 from bdlit.purification.record import Records, Subject
 from bdlit.purification.series import Series
@@ -114,7 +113,7 @@ class Suspects:
         held = Held(
             base=self._base(suspect, seed) if "base" in uses else None,
             clean=data.clean_pool,  # type: ignore[union-attr]
-            texts=read_texts(self.plan.texts) if self.plan.texts and "texts" in uses else (),
+            supplied=self.plan.supplies.read(),
             training=training,
             start=lambda: self._start(suspect, seed),
             recipe=recipe_of(fresh, victim.trainer, self.workshop.data(name, seed))
