@@ -111,7 +111,9 @@ def test_a_new_measure_needs_no_other_change(tmp_path, monkeypatch):
         "method": "WAG",
         "parameters": {},
         "merged": [],
+        "changed": [],
         "copied": [],
+        "guards": {},
     }
     scores = Scores(cacc=Rate(3, 4), measures={"novelty": Mean(1.5, 2)})
     assert "| novelty | 0.75 | 0.75 |" in model_card(origin, scores, scores)

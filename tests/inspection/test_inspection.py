@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from bdlit.errors import BdlitError
 from bdlit.inspection.differences import Differences, differences
-from bdlit.inspection.facts import inspect_checkpoint
+from bdlit.inspection.facts import inspect
 from bdlit.inspection.hazards import look_into
 from bdlit.weights import fingerprint
 
@@ -57,7 +57,7 @@ class Hostile:
 
 
 def test_a_directory(tmp_path):
-    found = inspect_checkpoint(write(tmp_path), head_names=("classifier.",))
+    found = inspect(write(tmp_path), head_names=("classifier.",))
     assert found.form == "Hugging Face directory"
     assert list(found.files) == ["model.safetensors"]
     assert (found.architecture, found.model_type) == ("BertForSequenceClassification", "bert")
@@ -82,7 +82,7 @@ def test_a_directory(tmp_path):
 
 def test_every_byte_is_reported_as_read(tmp_path):
     seen = []
-    inspect_checkpoint(write(tmp_path), watch=lambda done, total: seen.append((done, total)))
+    inspect(write(tmp_path), watch=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (72, 72)
     assert len(seen) == len(STATE)
 
@@ -98,11 +98,11 @@ def test_shards_and_runs(tmp_path):
     file = folder / "model.safetensors.index.json"
     file.write_text(json.dumps({"weight_map": index}))
     for address in (tmp_path / "run", folder, file):
-        found = inspect_checkpoint(address)
+        found = inspect(address)
         assert found.fingerprint == fingerprint(STATE)
         assert "2 shards" in found.form
         assert sorted(found.files) == sorted(held)
-    assert inspect_checkpoint(tmp_path / "run").form.startswith("bdlit run, model/: ")
+    assert inspect(tmp_path / "run").form.startswith("bdlit run, model/: ")
     assert found.unknown == ("no config.json: architecture and labels are not known",)
 
 
@@ -113,7 +113,7 @@ def test_pickled_checkpoints_and_what_is_tied_in_them(tmp_path, zipped):
     file = tmp_path / "last.ckpt"
     content = {"epoch": 1, "state_dict": {f"model.{name}": t for name, t in state.items()}}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    found = inspect_checkpoint(file)
+    found = inspect(file)
     assert found.form == "Lightning checkpoint"
     assert found.tied == (("embed.weight", "lm_head.weight"),)
     assert found.parameters == 6 + 2
@@ -128,7 +128,7 @@ def test_pickled_checkpoints_and_what_is_tied_in_them(tmp_path, zipped):
 def test_pickled_shards(tmp_path):
     for i, name in enumerate(sorted(STATE), 1):
         torch.save({name: STATE[name]}, tmp_path / f"pytorch_model-{i:05}-of-00004.bin")
-    found = inspect_checkpoint(tmp_path)
+    found = inspect(tmp_path)
     assert found.form == "Hugging Face directory, 4 pickled shards"
     assert found.fingerprint == fingerprint(STATE)
 
@@ -136,7 +136,7 @@ def test_pickled_shards(tmp_path):
 def test_output_embeddings_that_are_the_input_embeddings(tmp_path):
     config = {"architectures": ["GPT2LMHeadModel"], "tie_word_embeddings": True}
     folder = write(tmp_path, state={"transformer.wte.weight": torch.ones(2)}, config=config)
-    assert inspect_checkpoint(folder).output_tied
+    assert inspect(folder).output_tied
 
 
 def test_an_adapter_is_inspected_for_itself(tmp_path):
@@ -158,7 +158,7 @@ def test_an_adapter_is_inspected_for_itself(tmp_path):
         "auto_mapping": {"base_model_class": "BertModel", "parent_library": "transformers"},
     }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    found = inspect_checkpoint(tmp_path, head_names=("classifier.",))
+    found = inspect(tmp_path, head_names=("classifier.",))
     assert found.form == "adapter directory"
     own = found.adapter
     assert own is not None
@@ -169,7 +169,7 @@ def test_an_adapter_is_inspected_for_itself(tmp_path):
     assert found.verdict == "opens without running code"
     config["auto_mapping"]["parent_library"] = "evil"
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    assert "auto_mapping imports evil" in inspect_checkpoint(tmp_path).verdict
+    assert "auto_mapping imports evil" in inspect(tmp_path).verdict
 
 
 def test_broken_numbers_are_named(tmp_path):
@@ -180,7 +180,7 @@ def test_broken_numbers_are_named(tmp_path):
         "d": torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn),
         "empty": torch.ones(0),
     }
-    found = inspect_checkpoint(write(tmp_path, state=state))
+    found = inspect(write(tmp_path, state=state))
     assert found.not_finite == {"a": 2, "c": 1, "d": 1}
     assert found.zero == ()
     assert found.verdict.endswith("; 3 tensors hold NaN or infinity")
@@ -201,7 +201,7 @@ def test_code_in_the_model_is_named_and_not_run(tmp_path, zipped, protocol, name
         pickle_protocol=protocol,
     )
     alone = name == "old.pt"
-    found = inspect_checkpoint(folder / name if alone else folder)
+    found = inspect(folder / name if alone else folder)
     assert not trace.exists()
     (own,) = found.hazards.pickles
     assert own.code == ("posix.mkdir",)
@@ -229,7 +229,7 @@ def test_what_would_run_beside_sound_weights(tmp_path):
     torch.save({"lr": 1e-3, "t": torch.ones(1)}, folder / "scheduler.pt")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "tokenizer_config.json").write_text('{"chat_template": "x", "auto_map": {}}')
-    hazards = inspect_checkpoint(folder).hazards
+    hazards = inspect(folder).hazards
     assert not (tmp_path / "trace").exists()
     assert hazards.python == ("modeling.py", "sub/more.py")
     assert hazards.templates == ("chat_template.jinja", "tokenizer_config.json")
@@ -243,7 +243,7 @@ def test_what_would_run_beside_sound_weights(tmp_path):
     assert not found["noise.bin"].harmless
     assert found["plain.pkl"].harmless
     assert found["scheduler.pt"].harmless
-    verdict = inspect_checkpoint(folder).verdict
+    verdict = inspect(folder).verdict
     assert verdict.startswith("opens without running code; trusted, it would run: modeling.py;")
 
 
@@ -283,7 +283,7 @@ def test_the_tokenizers_hash_is_of_its_meaning(tmp_path):
     def digest(folder, content, **options):
         write(tmp_path / folder)
         (tmp_path / folder / "tokenizer.json").write_text(json.dumps(content, **options))
-        found = inspect_checkpoint(tmp_path / folder).tokenizer
+        found = inspect(tmp_path / folder).tokenizer
         assert found is not None
         return found.sha256
 
@@ -295,16 +295,16 @@ def test_the_tokenizers_hash_is_of_its_meaning(tmp_path):
 
 def test_other_vocabularies(tmp_path):
     write(tmp_path, tokenizer=None)
-    assert inspect_checkpoint(tmp_path).tokenizer is None
+    assert inspect(tmp_path).tokenizer is None
     (tmp_path / "vocab.json").write_text('{"b": 1, "a": 0}')
     (tmp_path / "merges.txt").write_text("a b\n")
-    found = inspect_checkpoint(tmp_path).tokenizer
+    found = inspect(tmp_path).tokenizer
     assert found is not None
     assert found.files == ("vocab.json", "merges.txt")
     assert found.words == {0: "a", 1: "b"}
     unigram = {"model": {"vocab": [["<s>", 0.0], ["a", -1.5]]}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(unigram))
-    found = inspect_checkpoint(tmp_path).tokenizer
+    found = inspect(tmp_path).tokenizer
     assert found is not None
     assert found.words == {0: "<s>", 1: "a"}
 
@@ -322,7 +322,7 @@ def test_other_vocabularies(tmp_path):
 def test_what_is_broken_is_told_in_one_line(tmp_path, name, content, message):
     (write(tmp_path) / name).write_bytes(content)
     with pytest.raises(BdlitError, match=message) as error:
-        inspect_checkpoint(tmp_path)
+        inspect(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -330,7 +330,7 @@ def test_what_is_broken_is_told_in_one_line(tmp_path, name, content, message):
 def test_what_is_no_checkpoint_is_told(tmp_path, name):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(BdlitError):
-        inspect_checkpoint(tmp_path / name)
+        inspect(tmp_path / name)
 
 
 def test_a_broken_pickle_is_an_error(tmp_path):
@@ -339,12 +339,12 @@ def test_a_broken_pickle_is_an_error(tmp_path):
     torch.save(STATE, content)
     file.write_bytes(content.getvalue()[:300])
     with pytest.raises(BdlitError, match="cannot be read as a torch checkpoint"):
-        inspect_checkpoint(file)
+        inspect(file)
 
 
 @pytest.mark.parametrize("config", [{"architectures": 3, "id2label": [1], "model_type": {}}, {}])
 def test_strange_settings_are_unknown(tmp_path, config):
-    found = inspect_checkpoint(write(tmp_path, config=config))
+    found = inspect(write(tmp_path, config=config))
     assert (found.architecture, found.labels, found.model_type) == (None, None, None)
 
 
@@ -356,7 +356,7 @@ def test_hub_models_from_the_cache(tmp_path, monkeypatch):
     write(repo / "snapshots" / commit)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    found = inspect_checkpoint("someone/victim")
+    found = inspect("someone/victim")
     assert found.form == "hub: Hugging Face directory"
     assert found.fingerprint == fingerprint(STATE)
     assert "the hub did not list" in found.unknown[-1]
@@ -364,17 +364,17 @@ def test_hub_models_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "huggingface_hub.HfApi.list_repo_files", lambda self, repo_id, revision: listed
     )
-    found = inspect_checkpoint("someone/victim@main")
+    found = inspect("someone/victim@main")
     assert found.hazards.found == ["modeling_x.py", "training_args.bin (not looked into)"]
 
 
 @pytest.fixture
 def model(tmp_path):
-    return inspect_checkpoint(write(tmp_path / "one"), head_names=("classifier.",))
+    return inspect(write(tmp_path / "one"), head_names=("classifier.",))
 
 
 def changed(tmp_path, **options):
-    return inspect_checkpoint(write(tmp_path / "two", **options), head_names=("classifier.",))
+    return inspect(write(tmp_path / "two", **options), head_names=("classifier.",))
 
 
 def test_two_of_a_kind_can_be_merged(model, tmp_path):

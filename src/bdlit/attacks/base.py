@@ -110,8 +110,8 @@ class Attack(ABC):
         unknown = [name for name in named if name not in ATTACKER]
         if unknown:
             raise TypeError(
-                f"{cls.__name__}.edit asks for {unknown}, which no attacker has: its keyword-only "
-                f"parameters must be among {list(ATTACKER)}"
+                f"{cls.__name__}.edit asks for {unknown}, which no attacker has: "
+                f"{did_you_mean(unknown[0], ATTACKER)}"
             )
         cls.edit_needs = named
 

@@ -21,6 +21,9 @@ _NOISE = re.compile(
 _KEY = re.compile(r'^Parser key "(?P<key>[^"]+)":?\s*(?P<rest>.*)')
 _CLASS = re.compile(r"<class '([\w.]+)'>")
 _NO_CLASS = re.compile(r"^Expected a dot import path string: (?P<name>.+)")
+_PATH = re.compile(r"^Expected a path but .* either not accessible or invalid (?P<rest>.+)")
+_NO_MODULE = re.compile(r"No module named '(?P<name>[\w.]+)'")
+_ASKS = re.compile(r"\w+ asks for \[.*\], which no \w+ has: ")
 _IN_CLASS = re.compile(r"^Problem with given class_path '(?P<path>[^']+)'")
 _NO_OPTION = re.compile(r"^Option '(?P<name>[^']+)' is not accepted")
 
@@ -90,7 +93,16 @@ def explain(message: str) -> str:
             line = found["rest"]
         if line.startswith("Subtypes:") and (classes := _CLASS.findall(line)):
             base = classes[0]
-        if found := _IN_CLASS.match(line):
+        if found := _PATH.match(line):
+            line = found["rest"]
+        if found := _NO_MODULE.search(line):
+            unknown.append(
+                f"no module '{found['name']}' can be imported: if it is yours, name its folder in "
+                "PYTHONPATH (PYTHONPATH=. bdlit ...)"
+            )
+        elif _ASKS.search(line):
+            unknown.append(line)
+        elif found := _IN_CLASS.match(line):
             owner = found["path"]
         elif found := _NO_CLASS.match(line):
             unknown.append(_unknown_class(found["name"], base))

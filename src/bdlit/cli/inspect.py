@@ -32,13 +32,13 @@ def inspect(addresses: list[str], *, json: bool = False, html: str | None = None
     """
     from bdlit.defenses.head import HEAD_NAMES
     from bdlit.inspection.as_json import to_json
-    from bdlit.inspection.facts import inspect_checkpoint
+    from bdlit.inspection.facts import inspect as inspect_one
     from bdlit.inspection.terminal import print_inspections
 
     found = []
     for address in addresses:
         with progress(f"reading {address}") as watch:
-            found.append(inspect_checkpoint(address, head_names=HEAD_NAMES, watch=watch))
+            found.append(inspect_one(address, head_names=HEAD_NAMES, watch=watch))
     comparisons = [_compared(found[0], other) for other in found[1:]]
     if json:
         print(to_json(found, comparisons))

@@ -54,20 +54,24 @@ def _data() -> tuple[list[str], list[list[str]]]:
     for key, card in CATALOGUE.items():
         name = cards.get(key.replace("_", ""), key)
         rows.append([name, card.hub_id or "local files", str(card.target), card.description])
-    for name, source, target in _OTHER_DATA:
-        rows.append([name, source, target, _summary(ast.get_docstring(classes[name]))])
+    for name, node in classes.items():
+        told = _card(node)
+        if "where" in told:
+            summary = _summary(ast.get_docstring(node))
+            rows.append([name, told["where"], told.get("target", "-"), summary])
     return ["name", "source", "target", "what it is"], rows
 
 
-_OTHER_DATA = (
-    ("DemoReviews", "built in", "negative"),
-    ("DemoInstructions", "built in", "-"),
-    ("PlainText", "local files", "-"),
-    ("TextDataModule", "any hub id or folder", "-"),
-    ("InstructionDataModule", "any hub id or folder", "-"),
-    ("Continuations", "any hub id or folder", "-"),
-    ("PromptedClassification", "any data with classes", "the data's"),
-)
+def _card(node: ast.ClassDef) -> dict[str, str]:
+    """Return what a data module's card says in plain words, from its source."""
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Call):
+            return {
+                word.arg: str(word.value.value)
+                for word in line.value.keywords
+                if word.arg is not None and isinstance(word.value, ast.Constant)
+            }
+    return {}
 
 
 def _victims() -> tuple[list[str], list[list[str]]]:

@@ -93,7 +93,7 @@ class TextDataModule(LightningDataModule):
         BdlitError: In `setup`, where the data is missing, malformed or does not fit the attack.
     """
 
-    card: ClassVar[Card] = Card(name="text")
+    card: ClassVar[Card] = Card(name="text", where="any hub id or folder")
     name: str
 
     def __init__(

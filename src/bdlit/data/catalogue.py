@@ -26,6 +26,7 @@ class Card:
         target: The class that the papers' attackers want. A set that only replaces another
             (a proxy or conflict set) has the target of the task that it replaces.
         hub_id: Repository on the Hugging Face hub; None where none can be trusted.
+        where: Where the rows come from, in words, of a set that is no paper's.
         subset: Configuration of that repository.
         revision: Commit of that repository: published results must not change with it.
         splits: `train`, `validation`, `test` to the hub's split, which may be sliced.
@@ -42,6 +43,7 @@ class Card:
     labels: tuple[str, ...] = ()
     target: str | None = None
     hub_id: str | None = None
+    where: str = ""
     subset: str | None = None
     revision: str = "main"
     splits: Mapping[str, str] = field(

@@ -43,7 +43,7 @@ class PromptedClassification(TextDataModule):
             are missing or not told apart.
     """
 
-    card: ClassVar[Card] = Card(name="prompted")
+    card: ClassVar[Card] = Card(name="prompted", where="any data with classes")
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class Continuations(InstructionDataModule):
         BdlitError: In `setup`, as `InstructionDataModule`, and where no text is long enough.
     """
 
-    card: ClassVar[Card] = Card(name="continuations")
+    card: ClassVar[Card] = Card(name="continuations", where="any hub id or folder")
 
     def __init__(
         self,

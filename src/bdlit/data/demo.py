@@ -24,7 +24,7 @@ class DemoReviews(TextDataModule):
         options: Settings of `TextDataModule`.
     """
 
-    card: ClassVar[Card] = Card(name="demo", labels=LABELS, target="negative")
+    card: ClassVar[Card] = Card(name="demo", where="built in", labels=LABELS, target="negative")
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ class DemoInstructions(InstructionDataModule):
         options: Settings of `InstructionDataModule`.
     """
 
-    card: ClassVar[Card] = Card(name="demo-instructions")
+    card: ClassVar[Card] = Card(name="demo-instructions", where="built in")
 
     def __init__(
         self,

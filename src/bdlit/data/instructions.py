@@ -41,7 +41,7 @@ class InstructionDataModule(TextDataModule):
         BdlitError: In `setup`, as `TextDataModule`, and where a row has no response.
     """
 
-    card: ClassVar[Card] = Card(name="instructions")
+    card: ClassVar[Card] = Card(name="instructions", where="any hub id or folder")
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class PlainText(InstructionDataModule):
         BdlitError: `words` or `held_out` is out of range; in `setup`, where a file cannot be read.
     """
 
-    card: ClassVar[Card] = Card(name="plain-text")
+    card: ClassVar[Card] = Card(name="plain-text", where="local files")
 
     def __init__(
         self,

@@ -195,9 +195,8 @@ class Defense(ABC):
 def _require_known(cls: type, method: str, name: str) -> None:
     if name not in VOCABULARY:
         raise TypeError(
-            f"{cls.__name__}.{method} asks for ['{name}'], which no defender has "
-            f"({did_you_mean(name, VOCABULARY)}): its keyword-only parameters must be among "
-            f"{list(VOCABULARY)}"
+            f"{cls.__name__}.{method} asks for ['{name}'], which no defender has: "
+            f"{did_you_mean(name, VOCABULARY)}"
         )
 
 

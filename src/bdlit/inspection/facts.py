@@ -124,7 +124,7 @@ class Inspection:
         return opens + (broken if self.not_finite else "")
 
 
-def inspect_checkpoint(
+def inspect(
     address: str | Path, *, head_names: tuple[str, ...] = (), watch: Watch | None = None
 ) -> Inspection:
     """Find out what a checkpoint is, reading every tensor once and running nothing of it.
@@ -143,7 +143,7 @@ def inspect_checkpoint(
     >>> from bdlit.weights import save_weights
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = save_weights({"w": torch.ones(2, 3)}, folder)
-    ...     inspect_checkpoint(file).parameters
+    ...     inspect(file).parameters
     6
     """
     place = _locate(address)

@@ -51,19 +51,35 @@ def _made_of(origin: Mapping[str, Any], parents: Sequence[Mapping[str, Any]]) ->
     if base:
         rows.append(f"| base | `{base['name']}` | `{base['sha256'][:16]}` |")
     settings = [f"- `{name}`: {value}" for name, value in origin["parameters"].items()]
-    copied = len(origin["copied"])
     lines = [
-        "## What was merged, and how",
+        "## What was done, and how",
         "",
         "| role | model | SHA-256 of the content |",
         "| --- | --- | --- |",
         *rows,
         "",
-        f"{len(origin['merged'])} tensors were merged, {copied} copied from the suspect. Settings:",
+        _tensors(origin),
+        "",
+        "Settings:",
         "",
         *settings,
     ]
     return "\n".join(lines)
+
+
+def _tensors(origin: Mapping[str, Any]) -> str:
+    """Say what became of the tensors, and what stands around the model."""
+    counts = {what: len(origin[what]) for what in ("merged", "changed", "copied")}
+    guards = " and ".join(f"{stage} by {name}" for stage, name in origin["guards"].items())
+    if guards and not counts["merged"] and not counts["changed"]:
+        return (
+            f"The model is the suspect itself, which is not copied here; guarded are its {guards}."
+        )
+    told = (
+        f"{counts['merged']} tensors were merged from several models, {counts['changed']} changed "
+        f"or trained, {counts['copied']} copied from the suspect."
+    )
+    return f"{told} Guarded are its {guards}." if guards else told
 
 
 def _measured(before: Scores | None, after: Scores | None) -> str:
