@@ -137,7 +137,9 @@ def test_needs_outside_the_vocabulary_fail_when_the_class_is_made():
             def clean(self, rows, *, victim=None):
                 raise NotImplementedError
 
-    with pytest.raises(TypeError, match=r"Old.apply asks for \['finetune'\], which no defender has"):
+    with pytest.raises(
+        TypeError, match=r"Old.apply asks for \['finetune'\], which no defender has"
+    ):
 
         class Old(Defense):
             def apply(self, suspect, *, finetune):
