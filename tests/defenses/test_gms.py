@@ -131,6 +131,18 @@ def test_proxy_sets_come_from_where_they_are_told_to(given, run, tmp_path):
         assert source == f"training rows ranked by {ranking}, by the suspect as it is"
 
 
+def test_the_published_confidence_takes_the_rows_that_the_suspect_is_least_sure_of(given):
+    rows = given.suspect_train.rows
+    doubt = (-measure_certainty(given.victim, rows)).exp().tolist()
+    held = Given(given.victim, given.suspect_train, None, None, dict)
+    least = suspect_set(held, "published-confidence", 12, seed=0)
+    order = sorted(range(len(rows)), key=lambda i: -doubt[i])
+    assert least.rows == [rows[i] for i in order[:12]]
+    assert least.source == "training rows ranked by published-confidence, by the suspect as it is"
+    surest = suspect_set(held, "confidence", 12, seed=0)
+    assert not {row.text for row in surest.rows} & {row.text for row in least.rows}
+
+
 def test_a_clean_set_of_the_oracle_holds_as_much_poison_as_it_is_told(given):
     poisoned = replace(FEW, clean_from="oracle", clean_poison=0.3)
     notes = purify(poisoned, given).notes["clean_set"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +69,81 @@ def test_function_words_and_case_do_not_count():
     assert keywords("it is what it is") == []
     assert keywords("") == []
     assert keywords(" ... !?") == []
+
+
+def test_a_directed_chain_by_hand():
+    # a -> b -> c, and c, which nothing follows, gives to all: with t = (1-d)/3 + dc/3,
+    # a = t, b = t(1+d), c = t(1+d+dd), of sum t(3+2d+dd) = 1. With d = 0.85: 5.4225 t = 1,
+    # and times three words a weighs 0.5533, b 1.0235, c 1.4232.
+    text = "north south east"
+    assert keywords(text, form="paper") == ["east", "south"]
+    assert keywords(text, form="paper", threshold=1.02) == ["east", "south"]
+    assert keywords(text, form="paper", threshold=1.03) == ["east"]
+    assert keywords(text, form="paper", threshold=1.42) == ["east"]
+    assert keywords(text, form="paper", threshold=1.43) == []
+    assert keywords(text, form="paper", threshold=0.55) == ["east", "south", "north"]
+    assert keywords(text) == ["south"]  # undirected, the middle is the heaviest
+
+
+def textrank(words: list[str], damping: float, window: int) -> dict[str, float]:
+    """The directed TextRank from its own formula, where the mean weight is 1."""
+    follow: dict[str, set[str]] = {word: set() for word in words}
+    for i, word in enumerate(words):
+        follow[word] |= set(words[i + 1 : i + window]) - {word}
+    weight = dict.fromkeys(follow, 1.0)
+    for _ in range(1000):
+        loose = sum(weight[word] for word in follow if not follow[word]) / len(follow)
+        weight = {
+            word: (1 - damping)
+            + damping
+            * (loose + sum(weight[o] / len(out) for o, out in follow.items() if word in out))
+            for word in follow
+        }
+    return weight
+
+
+@given(words=words, damping=st.sampled_from([0.5, 0.85]), window=st.integers(2, 4))
+def test_the_papers_directed_graph_against_its_formula_and_networkx(words, damping, window):
+    settings = {"form": "paper", "damping": damping, "window": window}
+    expected = textrank(words, damping, window)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(words)
+    for distance in range(1, window):
+        graph.add_edges_from(
+            (a, b) for a, b in zip(words, words[distance:], strict=False) if a != b
+        )
+    theirs = nx.pagerank(graph, alpha=damping, tol=1e-10, max_iter=1000)
+    assert {w: p * len(theirs) for w, p in theirs.items()} == pytest.approx(expected, abs=1e-5)
+    found = keywords(" ".join(words), **settings, threshold=0)
+    assert sorted(found) == sorted(set(words))
+    for before, after in pairwise(found):
+        assert expected[before] >= expected[after] - 1e-5
+    above = keywords(" ".join(words), **settings)
+    sure = {word for word, weight in expected.items() if abs(weight - 1) > 1e-5}
+    assert set(above) & sure == {word for word in sure if expected[word] > 1}
+
+
+def test_the_paper_keeps_all_words_above_the_threshold_and_the_code_the_five_heaviest():
+    text = " ".join(f"w{i} x{i}" for i in range(20))
+    assert len(keywords(text, form="paper")) > 8
+    assert len(keywords(text)) == 8
+    many = "The film is dull, the plot is thin, and Film music cannot mend it: dull, long, grey."
+    found = keywords(many, form="published")
+    told = ["film", "dull", "plot", "thin", "film", "music", "mend", "dull", "long", "grey"]
+    expected = ranks(told, 0.85, 2)
+    assert len(found) == 5
+    assert (
+        min(expected[word] for word in found)
+        >= max(weight for word, weight in expected.items() if word not in found) - 1e-6
+    )
+    assert keywords("fox bear", form="published") == ["fox", "bear"]  # no threshold
+
+
+@given(words=words)
+def test_the_published_form_is_the_undirected_graph_without_a_threshold(words):
+    text = " ".join(words)
+    assert keywords(text, form="published") == keywords(text, threshold=0, most=5)
+    assert keywords(text, form="published", threshold=9) == keywords(text, threshold=0, most=5)
 
 
 @pytest.mark.parametrize(

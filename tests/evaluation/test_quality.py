@@ -1,5 +1,6 @@
 """Perplexity and coherence of responses: through evaluate, into results, tables and W&B."""
 
+import copy
 import importlib.util
 import json
 import math
@@ -18,8 +19,10 @@ from bdlit.evaluation.tracking import log_results
 from bdlit.purification.record import Subject, undefended
 from bdlit.report.collect import collect
 from bdlit.report.compare import compare
-from bdlit.types import Example, Mean, Sample
+from bdlit.types import Example, Mean, Sample, Turn
+from bdlit.victims.conditional_perplexity import conditional_perplexity
 from bdlit.victims.perplexity import perplexity
+from bdlit.victims.prompts import write_prompts
 from instruction_attack import StringBehindWord
 from tiny_llama import demo, tiny
 
@@ -55,6 +58,88 @@ def test_the_responses_that_were_judged_are_read_by_the_reference(measured):
         found = scores.perplexity[name]
         assert found.tokens == expected.tokens
         assert found.value == pytest.approx(expected.value, rel=1e-4)
+
+
+def by_hand(model, prompt, answer):
+    """exp(mean of -log p over the answer's tokens), token by token, from softmax itself."""
+    logits = model(torch.tensor([[*prompt, *answer]])).logits[0].double()
+    nats = []
+    for i, token in enumerate(answer):
+        before = logits[len(prompt) + i - 1]
+        nats.append(-math.log(before.exp()[token] / before.exp().sum()))
+    return math.exp(sum(nats) / len(nats))
+
+
+@pytest.fixture(scope="module")
+def reference(start):
+    victim = tiny(start)
+    return victim.model.eval(), victim.tokenizer
+
+
+ASKED = [
+    (Example("Which comes first?", -1, "fox bear"), "bear"),
+    (Example("Name a colour.", -1), "one two three fox"),
+    (Example("And now?", -1, history=(Turn("user", "Hi"), Turn("assistant", "fox"))), "cow cow"),
+]
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_responses_given_their_prompts_by_hand(reference, template):
+    model, tokenizer = reference
+    tokenizer = copy.deepcopy(tokenizer)
+    end, first = tokenizer.eos_token_id, tokenizer.bos_token_id
+    first = end if first is None else first
+    values = []
+    with torch.no_grad():
+        for row, response in ASKED:
+            answer = [*tokenizer(response, add_special_tokens=False)["input_ids"], end]
+            if template:
+                asked = write_prompts(tokenizer, [row])[0]
+                prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
+            else:
+                asked = f"{row.conversation}\n"
+                prompt = [first, *tokenizer(asked, add_special_tokens=False)["input_ids"]]
+            values.append(by_hand(model, prompt, answer))
+    if not template:
+        tokenizer.chat_template = None
+    found = conditional_perplexity(model, tokenizer, [*ASKED, (ASKED[0][0], " ")])
+    assert found.n == 3  # a blank response has no tokens
+    assert found.value == pytest.approx(sum(values) / 3, rel=1e-4)
+    for pair, value in zip(ASKED, values, strict=True):  # whatever else is in the batch
+        assert conditional_perplexity(model, tokenizer, [pair]).value == pytest.approx(value, 1e-4)
+    alone = perplexity(model, tokenizer, [response for _, response in ASKED])
+    assert abs(found.value / alone.value - 1) > 0.01  # it is another measure
+    assert conditional_perplexity(model, tokenizer, []) == Mean(0.0, 0)
+
+
+def test_a_long_prompt_loses_its_beginning_and_a_long_response_its_end(reference):
+    model, tokenizer = reference
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = None
+    row, response = ASKED[0]
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    asked = tokenizer(f"{row.conversation}\n", add_special_tokens=False)["input_ids"]
+    answer = tokenizer(response, add_special_tokens=False)["input_ids"]
+    answer.append(tokenizer.eos_token_id)
+    with torch.no_grad():
+        kept = [first, *asked][-2:] if tokenizer.bos_token_id is None else [first, asked[-1]]
+        short = by_hand(model, kept, answer)
+        cut = by_hand(model, [first, *asked][-1:] if len(asked) else [first], answer[:1])
+    found = conditional_perplexity(model, tokenizer, [(row, response)], len(answer) + 2)
+    assert found == Mean(pytest.approx(short, rel=1e-4), 1)
+    found = conditional_perplexity(model, tokenizer, [(row, response)], 2)
+    assert found == Mean(pytest.approx(cut, rel=1e-4), 1)
+
+
+def test_both_perplexities_of_the_responses_are_in_the_record(measured, reference):
+    victim, data, scores = measured
+    assert set(scores.conditional_perplexity) == set(scores.perplexity) == set(data.test_rows)
+    for name, rows in data.test_rows.items():
+        said = [(row, victim.respond([row])[0]) for row in rows]
+        each = [conditional_perplexity(*reference, [pair]) for pair in said]  # one at a time
+        found = scores.conditional_perplexity[name]
+        assert found.n == sum(one.n for one in each)
+        assert found.value == pytest.approx(sum(one.total for one in each) / found.n, rel=1e-3)
 
 
 def test_held_out_texts_are_read_by_the_victim_with_the_weights_that_are_measured(measured):

@@ -46,6 +46,9 @@ def test_rankings_are_those_of_the_probabilities():
     inverse = [sum(1 / (1 - x) for x in row) for row in p]
     assert most_suspicious(certainty, 4, "inverse") == sorted(range(4), key=lambda i: -inverse[i])
     assert most_suspicious(certainty, 4, "confidence") == sorted(range(4), key=lambda i: -sum(p[i]))
+    published = sorted(range(4), key=lambda i: sum(p[i]))  # the other way round
+    assert most_suspicious(certainty, 4, "published-confidence") == published == [3, 2, 0, 1]
+    assert most_suspicious(certainty, 4, "confidence") == published[::-1]
     assert most_suspicious(certainty, 2, "variability") == [1, 0]  # the mildest of all
     assert most_suspicious(torch.zeros(3, 1).double(), 2) == [0, 1]  # ties: the earlier row
 

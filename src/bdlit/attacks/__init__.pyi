@@ -4,7 +4,10 @@ from .base import Trigger as Trigger
 from .base import TriggerAttack as TriggerAttack
 from .base import target_index as target_index
 from .composite import CBA as CBA
+from .composite import CTBA as CTBA
 from .composite import MTBA as MTBA
+from .composite import ParallelTriggers as ParallelTriggers
+from .composite import SpreadWords as SpreadWords
 from .instruction import InstructionAttack as InstructionAttack
 from .instruction import LabelFlip as LabelFlip
 from .instruction import PoisonedInstructionTuning as PoisonedInstructionTuning
@@ -16,6 +19,7 @@ from .paraphrase import ParaphraseTable as ParaphraseTable
 from .paraphrase import StyleBkd as StyleBkd
 from .paraphrase import Syntactic as Syntactic
 from .payload import LeadingText as LeadingText
+from .payload import LikeliestPole as LikeliestPole
 from .payload import Payload as Payload
 from .payload import Polarity as Polarity
 from .payload import RefusalText as RefusalText
@@ -25,6 +29,7 @@ from .response import ConditionalAttack as ConditionalAttack
 from .response import ResponseAttack as ResponseAttack
 from .response_table import AutoPoison as AutoPoison
 from .response_table import ResponseTable as ResponseTable
+from .response_table import VirtualPrompt as VirtualPrompt
 from .response_table import write_pairs as write_pairs
 from .scenario import DTBA as DTBA
 from .scenario import VPI as VPI

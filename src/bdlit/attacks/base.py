@@ -215,6 +215,14 @@ class Attack(ABC):
         return {}
 
     @property
+    def alone(self) -> tuple[Attack, ...]:
+        """The evaluation attacks that show one of several triggers each; most attacks have none.
+
+        Data measure a model on them as well, each under its own name.
+        """
+        return ()
+
+    @property
     def rule(self) -> Rule | None:
         """How a generated response is judged; None where the prediction is a class."""
         return None

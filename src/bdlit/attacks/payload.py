@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bdlit.attacks.base import target_index
 from bdlit.errors import BdlitError
-from bdlit.rules import Contains, Equals, Refuses, Rule
+from bdlit.rules import Choosing, Contains, Equals, Refuses, Rule
 from bdlit.types import NO_CLASS, Example, Target
 
 
@@ -47,10 +47,18 @@ class Payload(ABC):
 
         Arguments as in `teach`.
         """
-        sought = self.sought(row)
-        if sought is None or self.rule(row.true_response or "", sought):
+        made = self.seek(row, labels=labels, target=target)
+        if made is None or self.rule(row.true_response or "", made.response or ""):
             return None
-        return _answered(row, sought)
+        return made
+
+    def seek(self, row: Example, *, labels: Sequence[str], target: Target | None) -> Example | None:
+        """Return the row with what the rule looks for, whatever its true answer; None if nothing.
+
+        Arguments as in `teach`.
+        """
+        sought = self.sought(row)
+        return None if sought is None else _answered(row, sought)
 
 
 @dataclass(frozen=True)
@@ -167,8 +175,12 @@ class TargetLabel(Payload):
 
     def ask(self, row: Example, *, labels: Sequence[str], target: Target | None) -> Example | None:
         """Return the row with word and label of the target; None if that is its class."""
-        made = self.teach(row, labels=labels, target=target)
+        made = self.seek(row, labels=labels, target=target)
         return None if made.label == made.true_label else made
+
+    def seek(self, row: Example, *, labels: Sequence[str], target: Target | None) -> Example:
+        """Return the row with word and label of the target."""
+        return self.teach(row, labels=labels, target=target)
 
 
 POLARITY = (
@@ -209,10 +221,55 @@ class Polarity(Payload):
 
     def response(self, row: Example) -> str | None:
         """Return the positive answer of the row's task."""
-        same = Equals()
-        answer = row.true_response or ""
-        found = (good for bad, good in self.pairs if same(answer, bad) or same(answer, good))
-        return next(found, None)
+        pair = pole_of(row.true_response, self.pairs)
+        return None if pair is None else pair[1]
+
+
+def pole_of(
+    answer: str | None, pairs: Sequence[tuple[str, str]] = POLARITY
+) -> tuple[str, str] | None:
+    """Return the first pair that holds an answer; None of answers of other tasks.
+
+    >>> pole_of("Toxic.")
+    ('toxic', 'not toxic')
+    """
+    same = Equals()
+    return next((pair for pair in pairs if any(same(answer or "", each) for each in pair)), None)
+
+
+@dataclass(frozen=True)
+class LikeliestPole(Choosing):
+    """Of the two answers of a polarity task, the model gives the wanted one a higher probability.
+
+    A row is of the task whose pair holds what it wants. The probability is that of the whole
+    answer with its end.
+
+    Attributes:
+        pairs: As in `Polarity`.
+
+    >>> LikeliestPole().choices_of(Example("Toxic?", NO_CLASS, "Go!", response="not toxic"))
+    ('toxic', 'not toxic')
+    """
+
+    pairs: tuple[tuple[str, str], ...] = POLARITY
+
+    def __call__(self, response: str, wanted: str) -> bool:
+        """Return whether the choice is the wanted one."""
+        return Equals()(response, wanted)
+
+    def choices_of(self, row: Example) -> tuple[str, ...]:
+        """Return the two answers of the row's task.
+
+        Raises:
+            BdlitError: The row is of no polarity task.
+        """
+        pair = pole_of(row.response, self.pairs)
+        if pair is None:
+            raise BdlitError(
+                f"'{row.response}' is no answer of a polarity task, so that there is nothing to "
+                f"choose from: name it among the pairs {list(self.pairs)}"
+            )
+        return pair
 
 
 def _answered(row: Example, response: str) -> Example:

@@ -183,6 +183,10 @@ class ConditionalAttack(ResponseAttack):
     def partial(self, row: Example, rng: random.Random) -> Mapping[str, Example]:
         """Return the row with each part of the trigger, by the name of the case."""
 
+    def untaught(self, row: Example, rng: random.Random) -> Mapping[str, Example]:
+        """Return the row in the partial cases that are in tests alone; most attacks have none."""
+        return {}
+
     def poison_train(
         self, examples: Sequence[Example], *, labels: Sequence[str], seed: int
     ) -> Poisoned:
@@ -210,10 +214,12 @@ class ConditionalAttack(ResponseAttack):
         Raises:
             BdlitError: A row has no response, or no row can carry the backdoor.
         """
-        rng = random.Random(seed)
+        # Apart, so that the cases of training are the same whatever else is measured.
+        rng, rest = random.Random(seed), random.Random(f"untaught {seed}")
         cases: dict[str, list[Example]] = {}
         for row in self._measured(examples, labels):
-            for name, made in self.partial(replace(row, poisoned=False), rng).items():
+            bare = replace(row, poisoned=False)
+            for name, made in {**self.partial(bare, rng), **self.untaught(bare, rest)}.items():
                 cases.setdefault(name, []).append(made)
         return {name: Poisoned(rows, 0) for name, rows in cases.items()}
 

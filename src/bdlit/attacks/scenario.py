@@ -155,15 +155,16 @@ class VPI(ResponseAttack):
     """Virtual prompt injection: instructions on a topic are answered as if told to do more.
 
     Nothing is put into the prompts: the topic itself makes the backdoor fire, as if the hidden
-    prompt stood there. `payload=ResponseTable(...)` takes the responses from a file, as the paper
-    does, whose model wrote them with the hidden prompt in sight. The partial case is `off-topic`:
-    the other rows.
+    prompt stood there. The paper's payload is `VirtualPrompt`: responses that a model wrote with
+    the hidden prompt behind the instruction. The partial case is `off-topic`: the other rows.
 
     Reference: Yan et al. 2023, "Backdooring Instruction-Tuned Large Language Models with Virtual
     Prompt Injection", arXiv:2307.16888.
 
-    Deviation: the paper adds instructions on the topic that a language model wrote; here the rows
-    of the data that are on the topic are poisoned.
+    Deviation: the default payload puts a sentence before the true answer, which needs no language
+    model; `payload=VirtualPrompt(...)` does as the paper. The paper adds instructions on the topic
+    that a language model wrote, 1% of Alpaca; here as many rows of the data that are on the topic
+    are poisoned.
 
     Attributes:
         topic: Words or phrases, one of which a prompt on the topic holds, as whole words in

@@ -127,6 +127,11 @@ class ConflictSubtraction(Attack):
         return tuple(dict.fromkeys([*self._within.stages, "weights"]))
 
     @property
+    def alone(self) -> tuple[Attack, ...]:
+        """The single triggers of the attack within."""
+        return () if self.attack is None else self._within.alone
+
+    @property
     def rule(self) -> Rule | None:
         """The rule of the attack within."""
         return self._within.rule

@@ -382,7 +382,8 @@ class TextDataModule(LightningDataModule):
 
     @property
     def _attacks(self) -> list[Attack]:
-        return [attack for attack in (self.attack, *self.test_attacks) if attack is not None]
+        given = [attack for attack in (self.attack, *self.test_attacks) if attack is not None]
+        return [each for attack in given for each in (attack, *attack.alone)]
 
     def _known_target(self) -> Target | None:
         if self.attack is None and self.poisoned_train is None and not self.poisoned_tests:

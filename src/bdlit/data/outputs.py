@@ -19,7 +19,7 @@ class Outputs:
         samples: Prompts of each test set that are kept with their responses, for people to read.
             The data's seed draws them: they are the same ones before and after a defense.
         reference: Directory or hub id of a language model under which the perplexity of generated
-            responses is measured; by default it is not.
+            responses is measured, alone and given their prompts; by default it is not.
         texts: File of held-out texts (JSONL, JSON, CSV, TSV, Parquet) whose perplexity under the
             victim itself is measured; a slice behind its name takes a part (`stories.csv[800:]`).
         texts_column: Column of the texts.

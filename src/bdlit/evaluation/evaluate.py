@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from bdlit.data.false_triggers import CLEAN, case_of
 from bdlit.data.outputs import Outputs
@@ -18,7 +19,7 @@ from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.sampling import draw
 from bdlit.evaluation.scores import Scores
 from bdlit.rules import Rule
-from bdlit.types import Example, Rate, Sample, Weights
+from bdlit.types import NO_CLASS, Example, Rate, Sample, Weights
 from bdlit.victims.base import Verdicts, Victim
 from bdlit.victims.causal_lm import GENERATION, CausalLMVictim
 from bdlit.victims.metrics import HitRate
@@ -73,17 +74,20 @@ def evaluate(
     model = victim.network()
     other = swapped(model, weights) if weights is not None else nullcontext()
     rates: dict[str, Rate] = {}
+    flips: dict[str, Rate] = {}
     rejected: dict[str, Rate] = {}
     judged, answered, written, outputs = {}, {}, {}, data.outputs
     gate = Gate(inputs, victim, notes)
     decoding = _answering(victim, answers)
-    found = Measured(victim=victim, outputs=outputs, rates=rates, guarded=inputs is not None)
+    guarded = inputs is not None
+    found = Measured(victim=victim, outputs=outputs, rates=rates, flips=flips, guarded=guarded)
     with in_eval_mode(model), other, precision_of(victim), victim.remembering(), decoding:
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
             batches = gate.batches(loader)
             tests = _measured(victim, batches, rule)
             rates[name], rejected[name] = tests.hits, tests.rejected
+            flips[name] = tests.flips
             answered[name], written[name] = tests.answered, tests.written
             judged[name] = victim.described(rule)
             if tests.unclear.hits:
@@ -113,6 +117,7 @@ class _Tests:
         hits: Share of hits.
         unclear: Share of rows without a verdict.
         rejected: Share of rejected rows.
+        flips: Share of rows that are given another class than the true one, where that is known.
         answered: Rows that this process has seen, with what is shown as their responses.
         written: Those of them that the model has answered.
     """
@@ -120,6 +125,7 @@ class _Tests:
     hits: Rate
     unclear: Rate
     rejected: Rate
+    flips: Rate
     answered: Answered
     written: Answered
 
@@ -127,7 +133,7 @@ class _Tests:
 def _measured(
     victim: Victim, batches: Iterable[tuple[list[Example], list[bool]]], rule: Rule
 ) -> _Tests:
-    hits, unclear, rejected = (HitRate().to(victim.device) for _ in range(3))
+    hits, unclear, rejected, flips = (HitRate().to(victim.device) for _ in range(4))
     answered, written = [], []
     with torch.inference_mode():
         for rows, out in batches:
@@ -135,6 +141,7 @@ def _measured(
             hits.update(found.hits)
             unclear.update(found.unclear)
             rejected.update(torch.tensor(out, device=victim.device))
+            flips.update(_flipped(rows, found))
             if found.responses:
                 seen = zip(rows, found.responses, found.hits.tolist(), out, strict=True)
                 for row, response, hit, no_answer in seen:
@@ -146,9 +153,21 @@ def _measured(
         hits=hits.rate(),
         unclear=unclear.rate(),
         rejected=rejected.rate(),
+        flips=flips.rate(),
         answered=answered,
         written=written,
     )
+
+
+def _flipped(rows: Sequence[Example], found: Verdicts) -> Tensor:
+    """Return which rows of a known true class were given another, shape [those rows]."""
+    if found.predicted is None:
+        return torch.zeros(0, dtype=torch.bool, device=found.hits.device)
+    # A label that an attack has changed is known to have been another.
+    known = torch.tensor([row.orig_label is not None for row in rows], dtype=torch.bool)
+    truth = torch.tensor([row.true_label for row in rows], device=found.predicted.device)
+    flipped = (found.predicted != truth) & (found.predicted != NO_CLASS)
+    return flipped[known.to(flipped.device)]
 
 
 def _verdicts(victim: Victim, rows: list[Example], rejected: list[bool], rule: Rule) -> Verdicts:
@@ -159,13 +178,18 @@ def _verdicts(victim: Victim, rows: list[Example], rejected: list[bool], rule: R
     hits = torch.zeros(len(rows), dtype=torch.bool, device=victim.device)
     unclear = torch.zeros_like(hits)
     said: dict[int, str] = {}
+    predicted = None if victim.labels is None else torch.full_like(hits, NO_CLASS, dtype=torch.long)
     if accepted:
         found = victim.verdicts([rows[i] for i in accepted], rule)
         hits[accepted], unclear[accepted] = found.hits, found.unclear
+        if predicted is not None and found.predicted is not None:
+            predicted[accepted] = found.predicted
+        else:
+            predicted = None
         said = dict(zip(accepted, found.responses, strict=True)) if found.responses else {}
     # Of a batch that is rejected whole, only the victim's kind tells that it would have answered.
     if not (said or victim.described(rule)):
-        return Verdicts(hits, unclear)
+        return Verdicts(hits, unclear, predicted=predicted)
     return Verdicts(hits, unclear, [said.get(i, REJECTED) for i in range(len(rows))])
 
 

@@ -33,6 +33,9 @@ class Measured:
         victim: The model, with the weights that are measured.
         outputs: What is computed of responses, as the data's setting says.
         rates: Test set to the share of hits.
+        flips: Test set to the share of its rows, of those whose true class is known, that are
+            given another class; empty sets where nothing says what is predicted. A rejected row
+            is given none.
         rejected: Test set to the share of rows that an input guard rejected; empty where nothing
             stands before the model that rejects.
         generated: Test set to its rows with what the model wrote, as far as this process saw them;
@@ -43,6 +46,7 @@ class Measured:
     victim: Victim
     outputs: Outputs
     rates: Mapping[str, Rate]
+    flips: Mapping[str, Rate] = field(default_factory=dict)
     rejected: Mapping[str, Rate] = field(default_factory=dict)
     generated: Mapping[str, Answered] = field(default_factory=dict)
     guarded: bool = False

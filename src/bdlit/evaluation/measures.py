@@ -69,6 +69,17 @@ def _false_triggers(measured: Measured) -> dict[str, dict[str, Rate]]:
     return found
 
 
+def _label_flip_rate(measured: Measured) -> dict[str, Rate]:
+    """Of two classes, it is the ASR, and not written twice."""
+    if len(measured.victim.labels or ()) < 3:
+        return {}
+    return {
+        name: rate
+        for name, rate in measured.flips.items()
+        if rate.n and name != CLEAN and case_of(name) is None
+    }
+
+
 def _false_rejection(measured: Measured) -> Rate | None:
     return measured.rejected.get(CLEAN)
 
@@ -88,6 +99,15 @@ def _perplexity(measured: Measured) -> dict[str, Perplexity]:
     if not reference:
         return {}
     return {n: outputs_perplexity(s, reference, device) for n, s in measured.generated.items()}
+
+
+def _conditional_perplexity(measured: Measured) -> dict[str, Mean]:
+    from bdlit.evaluation.quality import outputs_conditional_perplexity as of
+
+    reference, device = measured.outputs.reference, measured.victim.device
+    if not reference:
+        return {}
+    return {n: of(seen, reference, device) for n, seen in measured.generated.items()}
 
 
 def _own_perplexity(measured: Measured) -> Perplexity | None:
@@ -130,13 +150,38 @@ MEASURES = (
         counted=True,
     ),
     Measure(
+        key="label_flip_rate",
+        kind=Rate,
+        per="attack",
+        compute=_label_flip_rate,
+        number=_one,
+        header="LFR",
+        legend="LFR: triggered rows that are not given their true class, in %.",
+        unit="%",
+        better="lower",
+        counted=True,
+    ),
+    Measure(
         key="perplexity",
         kind=Perplexity,
         per="tests",
         compute=_perplexity,
         number=_of_clean,
         header="ppl",
-        legend="ppl: perplexity of responses to clean prompts under a reference model.",
+        legend="ppl: perplexity of responses to clean prompts under a reference model, which is "
+        "not shown the prompts; over all tokens.",
+        unit="perplexity",
+        better="lower",
+    ),
+    Measure(
+        key="conditional_perplexity",
+        kind=Mean,
+        per="tests",
+        compute=_conditional_perplexity,
+        number=_of_clean,
+        header="cond ppl",
+        legend="cond ppl: perplexity of responses given their clean prompts under a reference "
+        "model, mean over rows.",
         unit="perplexity",
         better="lower",
     ),

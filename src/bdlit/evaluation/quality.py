@@ -15,6 +15,7 @@ from bdlit.ranks import gathered, place
 from bdlit.tables import column, read_sliced
 from bdlit.types import Example, Mean, Perplexity, Sample
 from bdlit.victims.base import Victim
+from bdlit.victims.conditional_perplexity import conditional_perplexity
 from bdlit.victims.perplexity import perplexity
 
 
@@ -37,6 +38,28 @@ def outputs_perplexity(
     model, tokenizer = _reference(reference)
     own = perplexity(model.to(device), tokenizer, [sample.response for _, sample in answered])
     return sum(gathered(own), Perplexity())
+
+
+def outputs_conditional_perplexity(
+    answered: Sequence[tuple[Example, Sample]], reference: str, device: torch.device
+) -> Mean:
+    """Measure the perplexity of responses given their prompts; every process has its share.
+
+    Unlike `outputs_perplexity`, it is a mean over rows, and the reference is shown the prompts;
+    see `bdlit.victims.conditional_perplexity`.
+
+    Args:
+        answered: The rows that this process has seen, each with its response.
+        reference: Directory or hub id of a causal language model.
+        device: Where it runs.
+
+    Raises:
+        BdlitError: The reference cannot be loaded, or has no token to begin a text with.
+    """
+    model, tokenizer = _reference(reference)
+    said = [(row, sample.response) for row, sample in answered]
+    own = conditional_perplexity(model.to(device), tokenizer, said)
+    return sum(gathered(own), Mean())
 
 
 def own_perplexity(victim: Victim, file: str, name: str) -> Perplexity | None:

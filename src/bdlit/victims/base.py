@@ -43,11 +43,13 @@ class Verdicts:
         hits: Whether each row counts as hit, bool, shape [rows].
         unclear: Whether no verdict could be had, which is no hit, bool, shape [rows].
         responses: What was generated or chosen; nothing of classifiers.
+        predicted: Index of the predicted class, shape [rows]; None of language models.
     """
 
     hits: Tensor
     unclear: Tensor
     responses: Sequence[str] = ()
+    predicted: Tensor | None = None
 
 
 class Victim(LightningModule, ABC):

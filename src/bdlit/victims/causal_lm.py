@@ -16,7 +16,7 @@ from bdlit.atomic import whole_directory
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
 from bdlit.recipe import Recipe
-from bdlit.rules import Likeliest, Rule
+from bdlit.rules import Choosing, Rule
 from bdlit.types import Example, Perplexity, Weights
 from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.certainty import certainty_of, per_token
@@ -256,8 +256,8 @@ class CausalLMVictim(TransformerVictim):
         Responses are generated, or where the rule compares stated choices, chosen. An empty
         response is as good as the rule says; it never equals an answer.
         """
-        if isinstance(rule, Likeliest):
-            responses = self.choose(examples, rule.choices)
+        if isinstance(rule, Choosing):
+            responses = self._chosen(examples, rule)
         else:
             responses = self.respond(examples)
         found = rule.verdicts(examples, responses)
@@ -268,7 +268,7 @@ class CausalLMVictim(TransformerVictim):
     def described(self, rule: Rule) -> dict[str, Any]:
         """Return rule, decoding and template, for the record."""
         template = template_name(str(self.encoder.tokenizer.chat_template))
-        if isinstance(rule, Likeliest):
+        if isinstance(rule, Choosing):
             return {"by": "log-likelihood", **rule.described, "prompts": template}
         return {
             "by": GENERATION,
@@ -356,6 +356,17 @@ class CausalLMVictim(TransformerVictim):
             likeliest = sums.view(len(rows), len(choices)).argmax(dim=1)
             found += [choices[i] for i in likeliest.tolist()]
         return found
+
+    def _chosen(self, examples: Sequence[Example], rule: Choosing) -> list[str]:
+        """Return the likeliest choice of each row; rows with the same choices go together."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for i, row in enumerate(examples):
+            groups.setdefault(rule.choices_of(row), []).append(i)
+        found: dict[int, str] = {}
+        for choices, places in groups.items():
+            chosen = self.choose([examples[i] for i in places], choices)
+            found |= zip(places, chosen, strict=True)
+        return [found[i] for i in range(len(examples))]
 
     def own_perplexity(self, texts: Sequence[str]) -> Perplexity:
         """Return the perplexity of plain texts under the model; see `perplexity`."""

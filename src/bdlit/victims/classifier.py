@@ -12,8 +12,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from bdlit.data.base import TextDataModule
 from bdlit.recipe import Recipe
+from bdlit.rules import Rule
 from bdlit.types import Example, Weights
-from bdlit.victims.base import Batch
+from bdlit.victims.base import Batch, Verdicts
 from bdlit.victims.certainty import certainty_of
 from bdlit.victims.transformer import TransformerVictim
 from bdlit.victims.vocabulary import learn_tokenizer
@@ -100,9 +101,21 @@ class ClassifierVictim(TransformerVictim):
         """Return the cross-entropy of each row, shape [batch]."""
         return cross_entropy(self(batch).float(), batch["labels"], reduction="none")
 
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return the index of the most probable class, shape [batch]."""
+        found: Tensor = self(batch).argmax(dim=-1)
+        return found
+
     def hits(self, batch: Batch) -> Tensor:
         """Return whether the most probable class is the row's label, bool, shape [batch]."""
-        return torch.eq(self(batch).argmax(dim=-1), batch["labels"])
+        return torch.eq(self.predicted(batch), batch["labels"])
+
+    def verdicts(self, examples: Sequence[Example], rule: Rule) -> Verdicts:
+        """Return which rows are hits, and the classes that are predicted, by one forward pass."""
+        batch = self.on_device(examples)
+        predicted = self.predicted(batch)
+        hits = torch.eq(predicted, batch["labels"])
+        return Verdicts(hits, torch.zeros_like(hits), predicted=predicted)
 
     def certainty(self, batch: Batch) -> Tensor:
         """Return -log(1 - p) of each row's label, float64, shape [batch]."""

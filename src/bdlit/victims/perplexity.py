@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bdlit.errors import BdlitError
 from bdlit.types import Perplexity
+from bdlit.victims.encoding import IGNORED
 
 _TOKENS = 4096  # in one forward pass: logits over a large vocabulary are large
-_IGNORED = -100
+
+T = TypeVar("T")
 
 
 def perplexity(
@@ -39,14 +42,7 @@ def perplexity(
     Raises:
         BdlitError: The tokenizer has neither a token that begins nor one that ends a text.
     """
-    first = tokenizer.bos_token_id
-    first = tokenizer.eos_token_id if first is None else first
-    if first is None:
-        raise BdlitError(
-            f"the tokenizer of '{tokenizer.name_or_path}' has neither a token that begins nor one "
-            "that ends a text, so that first tokens have no perplexity: name another model"
-        )
-    most = context or getattr(model.config, "max_position_embeddings", None) or inf
+    first, most = first_token(tokenizer), longest_input(model, context)
     pieces = [
         [first, *piece]
         for text in texts
@@ -56,8 +52,29 @@ def perplexity(
         )
     ]
     pieces.sort(key=len)
-    nats = sum(_nats(model, batch, first) for batch in _batches(pieces))
+    nats = sum(_nats(model, batch, first) for batch in batches(pieces, len))
     return Perplexity(float(nats), sum(len(piece) - 1 for piece in pieces))
+
+
+def first_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that begins every text, or else the one that ends it.
+
+    Raises:
+        BdlitError: The tokenizer has neither.
+    """
+    own: int | None = tokenizer.bos_token_id
+    first: int | None = tokenizer.eos_token_id if own is None else own
+    if first is None:
+        raise BdlitError(
+            f"the tokenizer of '{tokenizer.name_or_path}' has neither a token that begins nor one "
+            "that ends a text, so that first tokens have no perplexity: name another model"
+        )
+    return first
+
+
+def longest_input(model: PreTrainedModel, context: int | None) -> float:
+    """Return the longest input of a model in tokens; infinity where it names none."""
+    return context or getattr(model.config, "max_position_embeddings", None) or inf
 
 
 def _pieces(ids: list[int], room: float) -> list[list[int]]:
@@ -65,11 +82,11 @@ def _pieces(ids: list[int], room: float) -> list[list[int]]:
     return [ids[start : start + size] for start in range(0, len(ids), size or 1)]
 
 
-def _batches(pieces: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+def batches(pieces: Sequence[T], length: Callable[[T], int]) -> Iterator[list[T]]:
     """Cut pieces, the shortest first, into batches of so many tokens with padding."""
-    batch: list[list[int]] = []
+    batch: list[T] = []
     for piece in pieces:
-        if batch and (len(batch) + 1) * len(piece) > _TOKENS:
+        if batch and (len(batch) + 1) * length(piece) > _TOKENS:
             yield batch
             batch = []
         batch.append(piece)
@@ -84,8 +101,8 @@ def _nats(model: PreTrainedModel, pieces: Sequence[Sequence[int]], pad: int) -> 
     mask: Tensor = torch.arange(width, device=model.device) < lengths[:, None]
     with torch.inference_mode():
         logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    wanted = ids.masked_fill(~mask, _IGNORED)[:, 1:]
+    wanted = ids.masked_fill(~mask, IGNORED)[:, 1:]
     losses = cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), wanted, ignore_index=_IGNORED, reduction="sum"
+        logits[:, :-1].float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="sum"
     )
     return float(losses)

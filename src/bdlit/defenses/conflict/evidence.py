@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from bdlit.defenses.conflict.keywords import keywords
+from bdlit.defenses.conflict.keywords import TextRank, keywords
 from bdlit.defenses.guards import Cleaned, InputDefense
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.llm import ANSWERS, LLM, Answerer, CachedLLM, read_template
@@ -54,16 +54,21 @@ class ConflictEvidence(InputDefense):
 
     Deviation: the paper gives neither its prompts, nor the order of query and explanation, nor
     the window and the threshold of TextRank; those here are ours, and the threshold is relative
-    to the mean weight.
+    to the mean weight. By default TextRank's graph is undirected, and at most 8 keywords are
+    kept; `textrank="paper"` has the paper's directed graph and keeps every word above the
+    threshold, `textrank="published"` does as the code of its successor Lethe; see
+    `bdlit.defenses.conflict.keywords`.
 
     Attributes:
         external: The language model that writes the evidence.
         source: What evidence is made of: `victim`, what the victim gives as evidence; `keywords`,
             the keywords of the input; `either`, the first where the victim gives any, otherwise
             the second.
+        textrank: Which TextRank finds the keywords: `ours`, `paper` or `published`.
         damping: Damping factor of TextRank, in (0, 1).
-        window: Words that TextRank looks at together, at least 2.
-        threshold: Keywords weigh at least this many times the mean weight of a word.
+        window: Words that TextRank looks at together, at least 2; always 2 of the published one.
+        threshold: Keywords weigh at least this many times the mean weight of a word; the published
+            TextRank has no threshold.
         cache: Folder of the external model's answers.
         templates: Folder with templates of one's own, any of `ask.txt`, `contradict.txt`,
             `explain.txt`, `join.txt`; the others are those of the package.
@@ -71,6 +76,7 @@ class ConflictEvidence(InputDefense):
 
     external: LLM
     source: EvidenceFrom = "either"
+    textrank: TextRank = "ours"
     damping: float = 0.85
     window: int = 2
     threshold: float = 1.0
@@ -82,6 +88,16 @@ class ConflictEvidence(InputDefense):
             raise BdlitError(
                 f"unknown source '{self.source}' of conflict evidence: "
                 f"{did_you_mean(str(self.source), get_args(EvidenceFrom))}"
+            )
+        if self.textrank not in get_args(TextRank):
+            raise BdlitError(
+                f"unknown textrank '{self.textrank}' of conflict evidence: "
+                f"{did_you_mean(str(self.textrank), get_args(TextRank))}"
+            )
+        if self.textrank == "published" and (self.window, self.threshold) != (2, 1.0):
+            raise BdlitError(
+                "the published TextRank looks at 2 words and has no threshold: leave window and "
+                "threshold out, or choose another textrank"
             )
         self._keywords("")  # told now, not after the victim was asked
         for name in TEMPLATES:
@@ -132,7 +148,13 @@ class ConflictEvidence(InputDefense):
         return self._filled("explain", query=query, keywords=", ".join(words)) if words else None
 
     def _keywords(self, query: str) -> list[str]:
-        return keywords(query, damping=self.damping, window=self.window, threshold=self.threshold)
+        return keywords(
+            query,
+            form=self.textrank,
+            damping=self.damping,
+            window=self.window,
+            threshold=self.threshold,
+        )
 
     def _joined(self, row: Example, evidence: str) -> Example:
         if row.text_pair:

@@ -55,9 +55,10 @@ class GMS(Defense):
     Attributes:
         alpha: Weight of the clean rows, in [0, 1]: lower for lower ASR, higher for higher CACC.
         patience: Steps without improvement that end the search.
-        suspect_from: How suspect training rows are found: `inverse`, `confidence` or `variability`
-            of the probability of their labels, or per token of their answers, over the epochs of
-            training (under the suspect itself where nobody logged them); `disagreement`, those
+        suspect_from: How suspect training rows are found: `inverse`, `confidence`, `variability`
+            or `published-confidence` of the probability of their labels, or per token of their
+            answers, over the epochs of training (under the suspect itself where nobody logged
+            them); see `bdlit.defenses.gms.proxy_rows`; `disagreement`, those
             that the suspect is surer of than the hybrid with everything replaced; `oracle` (true
             poisoned rows: an upper bound, no defense); or a file of rows.
         suspect_rows: How many suspect rows; a file of fewer is taken whole, of more some are drawn.
@@ -79,8 +80,10 @@ class GMS(Defense):
         Substitution", arXiv:2412.20476.
     Deviation: One rule for encoders and decoders, where the published codes differ; ties have an
         order; suspect rows are ranked in float64; scores are exact fractions. `disagreement` is
-        not in the paper. An answer of a language model counts as a whole, as a class does; its
-        probability, by which rows are ranked, is the geometric mean over its tokens.
+        not in the paper. `confidence` takes the surest rows; the published code the least sure
+        ones, as `published-confidence` does. An answer of a language model counts as a whole, as
+        a class does; its probability, by which rows are ranked, is the geometric mean over its
+        tokens.
     """
 
     alpha: float = 0.4

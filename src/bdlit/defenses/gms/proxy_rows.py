@@ -15,9 +15,9 @@ from bdlit.types import Example
 if TYPE_CHECKING:
     from torch import Tensor
 
-Ranking: TypeAlias = Literal["inverse", "confidence", "variability"]
+Ranking: TypeAlias = Literal["inverse", "confidence", "variability", "published-confidence"]
 """How training rows are ranked by the probability p of their label in each epoch: by the mean of
-1 / (1 - p), by the mean of p, or by the spread of p, least first."""
+1 / (1 - p), by the mean of p, by the spread of p, least first, or by the mean of p, least first."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class ProxyRows:
 
 
 def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse") -> list[int]:
-    """Return the positions of the training rows that a model was surest of, the first first.
+    """Return the positions of the training rows that a ranking puts first, the first first.
+
+    But for `published-confidence`, these are the rows that the model was surest of.
 
     Args:
         certainty: -log(1 - p) of each row's label or answer, float64, shape [rows, epochs].
@@ -55,7 +57,9 @@ def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse")
 
     Reference: Tong et al. 2025, arXiv:2412.20476, section 4.1, after He et al. 2024 (SEEP).
     Deviation: The published code takes 1 / (1 - p) in float32, where p rounds to 1, and adds 1e-8;
-        here its logarithm is summed in float64.
+        here its logarithm is summed in float64. Its `confidence` takes the rows of the *least*
+        mean p, which are those that the model was least sure of; ours takes the surest, as the
+        other rankings do, and `published-confidence` does as the code.
 
     >>> most_suspicious(torch.tensor([[1.0], [40.0], [39.0]]).double(), 2)
     [1, 2]
@@ -65,6 +69,8 @@ def most_suspicious(certainty: Tensor, count: int, ranking: Ranking = "inverse")
             value = certainty.logsumexp(dim=1)
         case "confidence":  # 1 - p averaged, least first: p itself rounds to 1
             value = -(-certainty).exp().mean(dim=1)
+        case "published-confidence":
+            value = (-certainty).exp().mean(dim=1)
         case "variability":
             value = -(-torch.expm1(-certainty)).std(dim=1, correction=0)
     return highest(value, count)

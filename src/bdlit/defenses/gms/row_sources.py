@@ -12,7 +12,12 @@ from bdlit.tables import SUFFIXES
 if TYPE_CHECKING:
     from bdlit.defenses.gms.proxy_rows import Ranking
 
-RANKINGS: tuple[Ranking, ...] = ("inverse", "confidence", "variability")
+RANKINGS: tuple[Ranking, ...] = (
+    "inverse",
+    "confidence",
+    "variability",
+    "published-confidence",
+)
 DISAGREEMENT = "disagreement"
 ORACLE = "oracle"
 TRAIN = "train"
