@@ -24,6 +24,7 @@ from bdlit.types import Rate
 from bdlit.victims import LoRA
 from conftest import tiny_trainer
 from instruction_attack import STRING, StringBehindWord
+from launch import bdlit
 from tiny_llama import demo, tiny
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fit" / "demo-instructions.yaml"
@@ -216,15 +217,14 @@ def test_predictions_are_responses(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_backdoor_is_learned_through_fit(tmp_path, monkeypatch):
-    """The whole way: the command, the config, a target string, and what averaging does to it."""
-    torch.set_num_threads(2)
-    monkeypatch.chdir(tmp_path)
+def test_a_backdoor_is_learned_through_fit(tmp_path):
+    """The whole way, in a process of its own: more threads here would hang later forks."""
     callback = {"class_path": "DefenseCallback", "init_args": {"defenses": []}}
     attack = {"class_path": "instruction_attack.StringBehindWord"}
     arguments = [f"--data.init_args.attack={json.dumps(attack)}"]
     arguments += [f"--trainer.callbacks={json.dumps(callback)}", "--data.init_args.test_size=210"]
-    assert main(["fit", f"--config={CONFIG}", *arguments]) == 0
+    answer = bdlit("fit", f"--config={CONFIG}", *arguments, cwd=tmp_path, OMP_NUM_THREADS="2")
+    assert answer.returncode == 0, answer.stderr
     (file,) = (tmp_path / "runs").rglob("results.jsonl")
     (victim,) = read_results(file)
     assert victim.asr.percent >= 95

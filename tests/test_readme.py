@@ -28,12 +28,10 @@ def test_every_file_and_picture_that_it_names_is_there():
 
 
 def test_its_data_can_be_made():
-    import bdlit.data.classification_prompts
-    import bdlit.data.demo_instructions
-    import bdlit.data.paper_sets
-    import bdlit.llm  # noqa: F401
     from bdlit.data.base import TextDataModule
+    from bdlit.names import offer
 
+    offer()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(TextDataModule, "data")
     blocks = re.findall(r"```yaml\n(data:\n.*?)```", README, flags=re.S)
