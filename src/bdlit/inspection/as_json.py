@@ -28,7 +28,16 @@ def to_json(found: Sequence[Inspection], comparisons: Sequence[Comparison] = ())
         "checkpoints": [_inspection_record(inspection) for inspection in found],
         "comparisons": [_comparison_record(comparison) for comparison in comparisons],
     }
-    return json.dumps(content, indent=2, allow_nan=False)
+    return json.dumps(_finite(content), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Put null for numbers that JSON has not: configurations of others may hold any."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _inspection_record(found: Inspection) -> dict[str, Any]:
@@ -64,6 +73,8 @@ def _inspection_record(found: Inspection) -> dict[str, Any]:
         "zero": list(found.zero),
         "hazards": {**asdict(found.hazards), "found": found.hazards.found},
         "refused": found.refused,
+        "quantised": found.quantised,
+        "wrappers": list(found.wrappers),
         "unknown": list(found.unknown),
     }
 

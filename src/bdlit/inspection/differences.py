@@ -95,6 +95,7 @@ def differences(first: Inspection, other: Inspection) -> Differences:
         f"tokenizers {words}" if words else None,
         f"labels {labels}" if labels else None,
         _adapters(first, other),
+        *(_packed(model) for model in (first, other)),
     )
     return Differences(
         only_first=only_first,
@@ -159,6 +160,10 @@ def _counted(names: list[str], what: str) -> str | None:
 def _families(first: Inspection, other: Inspection) -> str | None:
     ours, theirs = first.model_type, other.model_type
     return f"{ours} against {theirs}" if ours and theirs and ours != theirs else None
+
+
+def _packed(model: Inspection) -> str | None:
+    return f"{model.address} is quantised ({model.quantised})" if model.quantised else None
 
 
 def _adapters(first: Inspection, other: Inspection) -> str | None:

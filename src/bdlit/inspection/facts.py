@@ -16,15 +16,18 @@ from bdlit.inspection.config_facts import (
     facts_of_config,
 )
 from bdlit.inspection.hazards import Hazards, find_hazards, look_into
-from bdlit.weights.files import SafetensorsWeights, load_state_dict
+from bdlit.weights.adapters.config import CONFIG_NAME, require_settings
+from bdlit.weights.files import SafetensorsWeights, load_state_dict, pickled_shards
 from bdlit.weights.hashing import fingerprint
 from bdlit.weights.lazy import Elementwise
 from bdlit.weights.opening import downloaded, model_folder
 from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.quantisation import quantisation_of
 from bdlit.weights.reading import Read
 from bdlit.weights.streaming import INDEX
 from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
 from bdlit.weights.tying import tied_names
+from bdlit.weights.wrappers import StateDict, unwrapped, wrappers_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +63,8 @@ class Inspection:
         zero: Names of floating-point tensors that hold nothing but zeros.
         hazards: What in it would run code.
         refused: Why its tensors were not read: opening them would run code.
+        quantised: How its numbers are packed, in words; None of plain numbers.
+        wrappers: What wrappers around the model had put into its names, taken off here.
         unknown: What cannot be told, and why, one sentence each.
         weights: The tensors, read when asked for; None if they were not read.
     """
@@ -84,6 +89,8 @@ class Inspection:
     zero: tuple[str, ...] = ()
     hazards: Hazards = field(default_factory=Hazards)
     refused: str | None = None
+    quantised: str | None = None
+    wrappers: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     weights: Weights | None = field(default=None, repr=False, compare=False)
 
@@ -121,7 +128,8 @@ class Inspection:
         else:
             opens = "opens without running code"
         broken = f"; {len(self.not_finite)} tensors hold NaN or infinity"
-        return opens + (broken if self.not_finite else "")
+        packed = f"; it is quantised ({self.quantised}), and packed numbers cannot be merged"
+        return opens + (broken if self.not_finite else "") + (packed if self.quantised else "")
 
 
 def inspect(
@@ -156,7 +164,7 @@ def inspect(
         address=str(address),
         form=place.form,
         files={file.name: file.stat().st_size for file in place.files},
-        adapter=adapter_of(_config(place.folder, "adapter_config.json")),
+        adapter=_adapter(place.folder),
         tokenizer=read_tokenizer(place.folder) if place.folder else None,
         outlines=scan.outlines,
         tied=tied_names(weights),
@@ -169,6 +177,8 @@ def inspect(
         zero=tuple(sorted(scan.zero)),
         hazards=_hazards(place),
         refused=refused,
+        quantised=quantisation_of(weights, config) if weights else None,
+        wrappers=wrappers_of(weights),
         unknown=_unknown(place, config),
         weights=weights,
         **said,
@@ -229,7 +239,7 @@ def _in_folder(folder: Path) -> tuple[str, tuple[Path, ...]] | None:
         return f"Hugging Face directory, {len(files)} shards", files
     if (folder / "pytorch_model.bin").is_file():
         return "Hugging Face directory, pickled", (folder / "pytorch_model.bin",)
-    if pieces := tuple(sorted(folder.glob("pytorch_model-*-of-*.bin"))):
+    if pieces := pickled_shards(folder):
         return f"Hugging Face directory, {len(pieces)} pickled shards", pieces
     for name in ("adapter_model.safetensors", "adapter_model.bin"):
         if (folder / name).is_file():
@@ -251,12 +261,14 @@ def _on_hub(address: str) -> tuple[str, ...] | None:
 def _opened(place: _Place) -> tuple[Weights | None, str | None]:
     """Return the tensors, or why they were not read."""
     if place.files[0].suffix == ".safetensors":
-        return SafetensorsWeights(*place.files), None
-    state: dict[str, Tensor] = {}
+        return unwrapped(SafetensorsWeights(*place.files)), None
+    state = StateDict()
     for file in place.files:
         try:
             with warnings.catch_warnings(action="ignore"):  # torch, on protocols it seldom meets
-                state |= load_state_dict(file)
+                own = load_state_dict(file)
+            state.update(own)
+            state.wrappers = own.wrappers
         except BdlitError as error:
             # A pickle that wants code is a finding; one that is broken is an error.
             if look_into(file.name, file).code:
@@ -343,6 +355,13 @@ def _output_tied(config: Mapping[str, Any], names: Mapping[str, Outline]) -> boo
     generates = str(architecture(config)).endswith(_GENERATES)
     absent = bool(names) and not any(name.endswith(_OUTPUTS) for name in names)
     return generates and absent and config.get("tie_word_embeddings") is True
+
+
+def _adapter(folder: Path | None) -> AdapterSettings | None:
+    config = _config(folder, CONFIG_NAME)
+    if config.get("peft_type") == "LORA" and folder is not None:
+        require_settings(config, folder)
+    return adapter_of(config)
 
 
 def _plain_name(name: str) -> str:

@@ -139,6 +139,8 @@ def _tensor_facts(found: Inspection) -> dict[str, str]:
         "all zero": _listed(found.zero),
         "tied": _listed(tied),
         "head": _listed(found.head),
+        "quantised": found.quantised or "",
+        "taken off names": _listed(found.wrappers),
         "fingerprint": found.fingerprint or "",
     }
 
@@ -188,7 +190,7 @@ def _print_facts(console: Console, heading: str, said: Mapping[str, str]) -> Non
 
 
 def _style(name: str, text: str) -> str:
-    if name in ("would run code", "NaN or infinite", "not read"):
+    if name in ("would run code", "NaN or infinite", "not read", "quantised"):
         return "red"
     if name in ("verdict", "merge"):
         return "green" if text in ("opens without running code", "can be merged") else "yellow"

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -17,6 +17,12 @@ from torch import Tensor
 from bdlit.errors import BdlitError
 from bdlit.weights.outlines import Outline
 from bdlit.weights.safetensors_file import SafetensorsFile
+from bdlit.weights.wrappers import StateDict, model_names, state_dict
+
+BIN_INDEX = "pytorch_model.bin.index.json"
+"""Index of a model in several pickled files."""
+
+_BIN_SHARDS = "pytorch_model-*-of-*.bin"
 
 
 class SafetensorsWeights(Mapping[str, Tensor]):
@@ -43,22 +49,9 @@ class SafetensorsWeights(Mapping[str, Tensor]):
             BdlitError: The index is not an index, points outside its folder or to a missing file,
                 or lists a tensor that no file holds.
         """
-        shards = _read_index(index)
-        for shard in set(shards.values()):
-            # Plain names only: an index from elsewhere must not choose which files are read.
-            if PureWindowsPath(shard).name != shard or shard == "..":
-                raise BdlitError(
-                    f"{index} points outside its folder, to '{shard}': do not trust it"
-                )
-            if not (index.parent / shard).is_file():
-                raise BdlitError(f"{index} needs {shard}, which is missing: copy all the shards")
-        weights = cls(*(index.parent / shard for shard in sorted(set(shards.values()))))
-        lost = sorted(set(shards) - set(weights))
-        if lost:
-            raise BdlitError(
-                f"{index} lists {len(lost)} tensors that no shard holds, first {lost[0]}: "
-                "copy the index and the shards of one model"
-            )
+        listed, files = _read_index(index), shards_of(index)
+        weights = cls(*files)
+        _require_all(listed, weights, index)
         return weights
 
     def __getitem__(self, name: str) -> Tensor:
@@ -93,6 +86,58 @@ class SafetensorsWeights(Mapping[str, Tensor]):
         return f"SafetensorsWeights({', '.join(map(str, self.paths))})"
 
 
+def shards_of(index: Path) -> tuple[Path, ...]:
+    """Return the files that an index names, in the order of their names.
+
+    Raises:
+        BdlitError: The index is not an index, or points outside its folder or to a missing file.
+    """
+    names = sorted(set(_read_index(index).values()))
+    for shard in names:
+        # Plain names only: an index from elsewhere must not choose which files are read.
+        if PureWindowsPath(shard).name != shard or shard == "..":
+            raise BdlitError(f"{index} points outside its folder, to '{shard}': do not trust it")
+        if not (index.parent / shard).is_file():
+            raise BdlitError(f"{index} needs {shard}, which is missing: copy all the shards")
+    return tuple(index.parent / shard for shard in names)
+
+
+def pickled_shards(folder: Path) -> tuple[Path, ...]:
+    """Return the pickled files that make up a model in a folder, by their index if there is one.
+
+    Raises:
+        BdlitError: The index is broken; see `shards_of`.
+    """
+    index = folder / BIN_INDEX
+    return shards_of(index) if index.is_file() else tuple(sorted(folder.glob(_BIN_SHARDS)))
+
+
+def load_shards(folder: Path) -> StateDict:
+    """Read a model in several pickled files, each as `load_state_dict` reads one.
+
+    Raises:
+        BdlitError: As there, or the index and its shards do not belong together.
+    """
+    found = StateDict()
+    for shard in pickled_shards(folder):
+        own = load_state_dict(shard)
+        found.update(own)
+        found.wrappers = own.wrappers
+    index = folder / BIN_INDEX
+    if index.is_file():
+        _require_all(model_names(_read_index(index)), found, index)
+    return found
+
+
+def _require_all(listed: Collection[str], weights: Mapping[str, Tensor], index: Path) -> None:
+    lost = sorted(name for name in listed if name not in weights)
+    if lost:
+        raise BdlitError(
+            f"{index} lists {len(lost)} tensors that no shard holds, first {lost[0]}: "
+            "copy the index and the shards of one model"
+        )
+
+
 def _read_index(index: Path) -> dict[str, str]:
     try:
         shards = json.loads(index.read_bytes())["weight_map"]
@@ -103,24 +148,43 @@ def _read_index(index: Path) -> dict[str, str]:
     return shards
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, or the one inside a Lightning checkpoint, from a pickle.
+_UNDER = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+"""Keys under which trainers keep the weights in a checkpoint of more than weights."""
+
+
+def load_state_dict(path: Path) -> StateDict:
+    """Read a state dict, or the one inside the checkpoint of a trainer, from a pickle.
 
     Only tensors and plain data are unpickled; nothing that the file names is called. The tensors
-    of files in torch's zip format are mapped, not read.
+    of files in torch's zip format are mapped, not read. Names are the model's own: those of
+    wrappers are taken off, and of a Lightning checkpoint the `model.` of its module.
 
     Raises:
         BdlitError: The file holds code, is broken, or is not a state dict.
     """
     content = _unpickled(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = _without_prefix(content["state_dict"], "model.")
+    key = _key_of_weights(content)
+    if key is not None:
+        content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise BdlitError(f"{path} holds no state dict: give a file of names and tensors")
     strange = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if strange:
-        raise BdlitError(f"{path} is not a state dict: '{strange[0]}' is not a named tensor")
-    return {name: tensor.detach() for name, tensor in content.items()}
+        raise BdlitError(f"{path} is not a state dict: {strange[0]!r} is not a named tensor")
+    names = model_names(content, ("model.",) if key == "state_dict" else ())
+    return state_dict({name: tensor.detach() for name, tensor in content.items()}, names)
+
+
+def _key_of_weights(content: Any) -> str | None:
+    """Return the key under which a checkpoint keeps named tensors, beside other things."""
+    if not isinstance(content, Mapping):
+        return None
+    held = [key for key in _UNDER if isinstance(content.get(key), Mapping) and content[key]]
+    return next((key for key in held if _is_state_dict(content[key])), next(iter(held), None))
+
+
+def _is_state_dict(content: Mapping[Any, Any]) -> bool:
+    return all(isinstance(tensor, Tensor) for tensor in content.values())
 
 
 @dataclass(frozen=True)
@@ -174,9 +238,3 @@ def _unpickled(path: Path) -> Any:
     except Exception as error:  # an unpickler may raise anything on bytes it does not know
         reason = str(error).partition("\n")[0]
         raise BdlitError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
-
-
-def _without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    if all(isinstance(name, str) and name.startswith(prefix) for name in state):
-        return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return dict(state)

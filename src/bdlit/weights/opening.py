@@ -6,12 +6,20 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bdlit.errors import BdlitError
 from bdlit.weights.adapters.config import CONFIG_NAME, read_adapter_config
 from bdlit.weights.adapters.weights import AdapterWeights
-from bdlit.weights.files import SafetensorsWeights, load_state_dict
+from bdlit.weights.files import (
+    SafetensorsWeights,
+    load_shards,
+    load_state_dict,
+    pickled_shards,
+)
+from bdlit.weights.quantisation import require_plain
+from bdlit.weights.tokenizer import read_object
+from bdlit.weights.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -28,6 +36,7 @@ _DOWNLOADED = [
 """What is fetched from the hub: weights, settings, tokenizers; no pickle and no code."""
 
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+SAFE_INDEX = "model.safetensors.index.json"
 RUN_FOLDERS = ("model", "victim")  # where a run of bdlit keeps its model
 
 
@@ -37,10 +46,11 @@ def open_weights(address: str | Path, *, base: str | Path | None = None) -> Weig
     Args:
         address: One of
             a Hugging Face directory (`model.safetensors`, its shards with their index, or
-            `pytorch_model.bin`); a folder of a bdlit run, which holds one as `model/` or
-            `victim/`; a `.safetensors` file; a state dict (`.bin`, `.pt`, `.pth`); a Lightning
-            `.ckpt`, whose `model.` prefix is taken off; or a hub id, `owner/name` or
-            `owner/name@revision`, only its safetensors, settings and tokenizer are fetched.
+            `pytorch_model.bin`, or its shards with theirs); a folder of a bdlit run, which holds
+            one as `model/` or `victim/`; a `.safetensors` file; a state dict (`.bin`, `.pt`,
+            `.pth`), or a trainer's checkpoint that holds one; a Lightning `.ckpt`, whose
+            `model.` prefix is taken off; or a hub id, `owner/name` or `owner/name@revision`,
+            only its safetensors, settings and tokenizer are fetched.
             A directory or hub id may also hold a LoRA adapter of peft.
         base: The model that an adapter is merged into, any address of a dense model; by default
             the one that the adapter names, so name it for an adapter that you do not trust.
@@ -51,8 +61,9 @@ def open_weights(address: str | Path, *, base: str | Path | None = None) -> Weig
         and adapters are merged so (`AdapterWeights`).
 
     Raises:
-        BdlitError: Nothing is there, it is broken or of another kind, opening it would run
-            code, or an adapter is more than a low-rank change of weights or has no fitting base.
+        BdlitError: Nothing is there, it is broken, quantised or of another kind, opening it would
+            run code, or an adapter is more than a low-rank change of weights or has no fitting
+            base.
 
     >>> open_weights("no/such/model.safetensors")
     Traceback (most recent call last):
@@ -68,17 +79,27 @@ def _opened(address: str | Path, open_adapter: Callable[[Path], Weights]) -> Wei
     elif path.is_file():
         weights = _open_file(path)
     else:
-        weights = _open_directory(downloaded(str(address)), open_adapter)
+        path = downloaded(str(address))
+        weights = _open_directory(path, open_adapter)
     if not weights:
         raise BdlitError(f"{address} holds no tensors: give a checkpoint with weights")
     _require_dense(weights, address)
-    return weights
+    require_plain(weights, _config_beside(path), address)
+    return unwrapped(weights)
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    """Return what the configuration says, if there is one: it names what tensors only show."""
+    file = (model_folder(path) if path.is_dir() else path.parent) / "config.json"
+    return read_object(file) if file.is_file() else {}
 
 
 def _open_directory(path: Path, open_adapter: Callable[[Path], Weights]) -> Weights:
-    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+    for name in ("model.safetensors", SAFE_INDEX, "pytorch_model.bin"):
         if (path / name).is_file():
             return _open_file(path / name)
+    if pickled_shards(path):
+        return load_shards(path)
     if (path / CONFIG_NAME).is_file():
         return open_adapter(path)
     for name in RUN_FOLDERS:
@@ -118,6 +139,8 @@ def _refuse_adapter(path: Path) -> Weights:
 def _open_file(path: Path) -> Weights:
     if path.name.endswith(".safetensors.index.json"):
         return SafetensorsWeights.from_index(path)
+    if path.name.endswith(".bin.index.json"):
+        return load_shards(path.parent)
     match path.suffix:
         case ".safetensors":
             return SafetensorsWeights(path)

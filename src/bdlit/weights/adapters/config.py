@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ _WHY = {
     "kasa_config": "it cuts the base's weights",
     "ensure_weight_tying": "it ties factors of two layers",
 }
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+_PATIENCE = 0.2  # seconds for a pattern and a name; honest ones take microseconds
+_SHOWN = 60  # characters of a value in a message
 _MERGE = "merge it with peft (merge_and_unload) and save that"
 
 
@@ -73,7 +76,7 @@ adapter: copy or download it again
             f"weights: {_MERGE}"
         )
     _require_plain(config, folder)
-    _require_types(config, folder)
+    require_settings(config, folder)
     return config
 
 
@@ -88,7 +91,7 @@ def rank_and_scaling(config: Mapping[str, Any], module: str) -> tuple[int, float
         module: The module's name in the model.
 
     Raises:
-        BdlitError: A pattern is not a regular expression.
+        BdlitError: A pattern takes for ever to match.
 
     Reference: Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with
         LoRA", arXiv:2312.03732, for `use_rslora`.
@@ -152,27 +155,58 @@ def _require_plain(config: Mapping[str, Any], folder: Path) -> None:
             raise BdlitError(f"{folder} sets {name}, and {why}: {_MERGE}")
 
 
-def _require_types(config: Mapping[str, Any], folder: Path) -> None:
-    patterns = [config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}]
-    saved, base = config.get("modules_to_save") or [], config.get("base_model_name_or_path")
-    if not (
-        _is_rank(config.get("r"))
-        and _is_number(config.get("lora_alpha"))
-        and all(isinstance(pattern, dict) for pattern in patterns)
-        and all(map(_is_rank, patterns[0].values()))
-        and all(map(_is_number, patterns[1].values()))
-        and isinstance(saved, list)
-        and all(isinstance(name, str) for name in saved)
-        and isinstance(base, str | None)
-        and isinstance(config.get("revision"), str | None)
-        and isinstance(config.get("task_type"), str | None)
-    ):
-        raise _unreadable(folder)
+def require_settings(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse settings of a wrong type or out of range, by their names.
+
+    Raises:
+        BdlitError: There are some.
+    """
+    for name, right in _SETTINGS.items():
+        value = config.get(name)
+        if not right(value):
+            raise BdlitError(
+                f"{folder / CONFIG_NAME} has {name}={_short(value)}, which no adapter can have: "
+                "copy or download it again"
+            )
+    for name in _PATTERNS:
+        for pattern in config.get(name) or {}:
+            _require_expression(pattern, name, folder)
+
+
+def _require_expression(pattern: str, name: str, folder: Path) -> None:
+    import regex
+
     try:
-        for pattern in (*patterns[0], *patterns[1]):
-            re.compile(f"({pattern})$")
-    except re.error as error:
-        raise _unreadable(folder) from error
+        regex.compile(f"({pattern})$")
+    except (regex.error, RecursionError) as error:
+        raise BdlitError(
+            f"{folder / CONFIG_NAME} has {_short(pattern)} in {name}, which is no regular "
+            f"expression ({error}): copy or download it again"
+        ) from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _texts(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str | None)
+
+
+def _table_of(right: Callable[[object], bool]) -> Callable[[object], bool]:
+    def is_table(value: object) -> bool:
+        return value is None or (
+            isinstance(value, dict)
+            and all(isinstance(key, str) for key in value)
+            and all(map(right, value.values()))
+        )
+
+    return is_table
 
 
 def _unreadable(folder: Path) -> BdlitError:
@@ -191,10 +225,32 @@ def _is_rank(value: object) -> bool:
 
 
 def _matched(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    import regex  # unlike `re`, it can be told to give up: patterns come from strangers
+
     for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        try:
+            found = regex.match(rf"(.*\.)?({pattern})$", module, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise BdlitError(
+                f"the pattern {_short(pattern)} of an adapter's config takes for ever to match "
+                f"{module}: do not trust it"
+            ) from error
+        if found:
             return value
     return default
+
+
+_SETTINGS: dict[str, Callable[[object], bool]] = {
+    "r": _is_rank,
+    "lora_alpha": _is_number,
+    "rank_pattern": _table_of(_is_rank),
+    "alpha_pattern": _table_of(_is_number),
+    "modules_to_save": _texts,
+    "base_model_name_or_path": _text,
+    "revision": _text,
+    "task_type": _text,
+}
+"""Settings that are counted with, and what each may be."""
 
 
 def _exactly(module: str) -> str:

@@ -128,7 +128,7 @@ class AdapterWeights(Mapping[str, Tensor]):
         thunks: dict[str, Callable[[], Factors]] = {}
         ranks: dict[str, int] = {}
         for name, key in keys.a.items():
-            rank, scaling = rank_and_scaling(self.config, name.removesuffix(".weight"))
+            rank, scaling = self._rank_and_scaling(name.removesuffix(".weight"))
             shapes = [outline(self._file, k).shape for k in (key, keys.b[name])]
             if any(len(shape) != 2 for shape in shapes) or shapes[0][0] != rank:
                 raise BdlitError(
@@ -141,6 +141,12 @@ class AdapterWeights(Mapping[str, Tensor]):
             thunks[name] = partial(self._read, key, keys.b[name], scaling, layer)
             ranks[name] = rank
         return LazyFactors(thunks, ranks)
+
+    def _rank_and_scaling(self, module: str) -> tuple[int, float]:
+        try:
+            return rank_and_scaling(self.config, module)
+        except BdlitError as error:
+            raise BdlitError(f"{self.path}: {error}") from error
 
     def _read(self, a: str, b: str, scaling: float, layer: Layer) -> Factors:
         return Factors(self._file[a], self._file[b], scaling, layer)
@@ -182,12 +188,6 @@ def _require_targets(adapter: AdapterWeights, keys: Keys) -> None:
             f"{path} does not fit its base, which has no {missing[0]} ({len(missing)} such): give "
             "the base that it was made for (of tied weights, only the one in the file can be "
             "adapted)"
-        )
-    quantised = [name for name in keys.a if not outline(base, name).is_float]
-    if quantised:
-        raise BdlitError(
-            f"{path} adapts {quantised[0]}, which is not floating point in its base: give the "
-            "base before it was quantised"
         )
     alone = any(name.startswith("lm_head.") for name in adapter.base)
     shared = [n for n in keys.embeddings if n.removesuffix(".weight").endswith(_TOKEN_ROWS)]
