@@ -87,7 +87,7 @@ def test_nothing_that_runs_code_is_carried_along(tmp_path):
     (models[0] / "config.json").write_text(json.dumps(config))
     (models[0] / "evil.py").write_text("raise SystemExit")
     origin = purified(models, tmp_path / "out")
-    assert origin["left_behind"] == ["evil.py", "auto_map of config.json"]
+    assert origin["left_behind"] == ["auto_map of config.json", "evil.py"]
     assert not (tmp_path / "out" / "evil.py").exists()
     assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
 

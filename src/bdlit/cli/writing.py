@@ -73,4 +73,4 @@ def show_written(out: Path, origin: Mapping[str, Any]) -> None:
     elif not notes["changed"]:
         print("  warning: nothing changed; every tensor is the suspect's own")
     if origin["left_behind"]:
-        print(f"  left behind, because it would run code: {', '.join(origin['left_behind'])}")
+        print(f"  left behind: {', '.join(origin['left_behind'])}")

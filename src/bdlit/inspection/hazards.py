@@ -9,9 +9,11 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
+
+from bdlit.weights.code_settings import code_settings
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 """Endings of files that are unpickled by those who trust them."""
@@ -190,7 +192,6 @@ def _globals(stream: IO[bytes]) -> Iterator[str]:
 
 _LARGEST = 10_000_000  # bytes of a JSON file that may hold settings; vocabularies are larger
 _NO_SETTINGS = ("tokenizer.json", "vocab.json", "added_tokens.json")
-_DEEPEST = 20  # levels of settings within settings
 
 
 def _settings(name: str, path: Path) -> tuple[list[str], bool]:
@@ -202,56 +203,8 @@ def _settings(name: str, path: Path) -> tuple[list[str], bool]:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return [], False  # a file that is not JSON holds no settings
-    found = [f"{name}: {text}" for text in _running(content)]
+    found = [f"{name}: {text}" for text in code_settings(content)]
     return found, isinstance(content, Mapping) and bool(content.get("chat_template"))
-
-
-def _running(content: Any, depth: int = 0) -> Iterator[str]:
-    if depth > _DEEPEST:
-        return
-    if isinstance(content, list):
-        for part in content:
-            yield from _running(part, depth + 1)
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            if value and (told := _TELL.get(key)):
-                yield from told(key, value, content)
-            yield from _running(value, depth + 1)
-
-
-def _names_classes(key: str, value: Any, _: Mapping[str, Any]) -> Iterator[str]:
-    values = value.values() if isinstance(value, Mapping) else [value]
-    yield f"{key} ({', '.join(str(v) for v in values)})"
-
-
-def _is_set(key: str, value: Any, _: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{key} is {value!r}"
-
-
-def _imports(key: str, value: Any, _: Mapping[str, Any]) -> Iterator[str]:
-    library = str(value.get("parent_library") or "") if isinstance(value, Mapping) else str(value)
-    if library.partition(".")[0] not in ("", "transformers"):
-        yield f"{key} imports {library}"
-
-
-def _imports_megatron(key: str, value: Any, settings: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{key} imports {settings.get('megatron_core')}"
-
-
-def _fetches_kernel(key: str, value: Any, _: Mapping[str, Any]) -> Iterator[str]:
-    if isinstance(value, str) and "/" in value:
-        yield f"{key} fetches and runs {value}"
-
-
-_TELL = {
-    "auto_map": _names_classes,  # transformers: classes in Python files of the checkpoint
-    "custom_pipelines": _names_classes,
-    "trust_remote_code": _is_set,
-    "auto_mapping": _imports,  # peft: the library of the base model's class
-    "megatron_config": _imports_megatron,
-    "attn_implementation": _fetches_kernel,  # transformers: a compiled kernel from the hub
-    "_attn_implementation": _fetches_kernel,
-}
 
 
 def _phrase(pickle: Pickle) -> str:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlit.errors import BdlitError
 from bdlit.weights.adapters.config import CONFIG_NAME as ADAPTER_CONFIG
 from bdlit.weights.adapters.weights import AdapterWeights
+from bdlit.weights.code_settings import code_settings, without_code_settings
 from bdlit.weights.dense_config import dense_config
 from bdlit.weights.files import Lightning, read_lightning
 from bdlit.weights.opening import downloaded, model_folder, open_weights
+from bdlit.weights.side_files import CONFIGS, TOKENIZER, copy_side_files
 from bdlit.weights.tokenizer import TokenizerFacts, read_object, read_tokenizer
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
 
 CONFIG = "config.json"
-
-_CARRIED = {".json", ".jinja", ".txt", ".model", ".vocab", ".tiktoken", ".spm", ".bpe"}
-_NOT_CARRIED = ("provenance.json", ADAPTER_CONFIG, "trainer_state.json", "training_args.json")
-_RUNS_CODE = "auto_map"  # names classes in Python files that came with the model
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Checkpoint:
         """What `config.json` says, of an adapter that of its base; empty where there is none."""
         if self.lightning is not None:
             return dict(self.lightning.config)
-        for folder in self._folders():
+        for folder, _ in self._folders():
             if (folder / CONFIG).is_file():
                 content = read_object(folder / CONFIG)
                 return dense_config(content, self.weights) if self._is_adapter else content
@@ -76,16 +72,15 @@ class Checkpoint:
             dense: Whether they are a dense model, which needs the configuration of one.
 
         Returns:
-            The names of what was left behind because it would run code.
+            What was left behind: files that are not plain data of a model, or would run code,
+            links, and settings that would run code.
         """
         left: list[str] = []
         if self.lightning is not None:
-            _write_lightning(self.lightning, target)
-        for folder in self._folders():  # an adapter's own tokenizer goes before its base's
-            left += [path.name for path in sorted(folder.glob("**/*.py"))]
-            for path in sorted(folder.iterdir()):
-                if _is_plain(path) and not (target / path.name).exists():
-                    left += _copy(path, target / path.name)
+            left += _write_lightning(self.lightning, target)
+        for folder, names in self._folders():  # an adapter's own files go before its base's
+            left += [path.name for path in sorted(folder.glob("*/**/*.py"))]
+            left += copy_side_files(folder, target, names)
         if not dense:
             (target / CONFIG).unlink(missing_ok=True)
         elif self._is_adapter and (target / CONFIG).is_file():
@@ -97,13 +92,17 @@ class Checkpoint:
     def _is_adapter(self) -> bool:
         return isinstance(self.weights, AdapterWeights)
 
-    def _folders(self) -> list[Path]:
-        """Return where plain files may stand: the model's folder, and the base's of an adapter."""
-        folders = [self.folder] if self.folder else []
+    def _folders(self) -> list[tuple[Path, frozenset[str]]]:
+        """Return where plain files may stand, and which of them belong to the model.
+
+        That is the model's folder, the base's of an adapter, and the tokenizer's of a Lightning
+        checkpoint that brings none, if the hub has it: a path that a file names is not followed.
+        """
+        folders = [(self.folder, CONFIGS | TOKENIZER)] if self.folder else []
         if isinstance(self.weights, AdapterWeights) and self.weights.base_address:
-            folders.append(_folder_of(self.weights.base_address))
-        if self.lightning is not None and self.lightning.tokenizer:
-            folders.append(_folder_of(self.lightning.tokenizer))
+            folders.append((_folder_of(self.weights.base_address), CONFIGS | TOKENIZER))
+        if self.lightning is not None and _is_on_hub(self.lightning):
+            folders.append((downloaded(str(self.lightning.tokenizer)), TOKENIZER))
         return folders
 
 
@@ -135,9 +134,16 @@ def _folder_of(address: str) -> Path:
     return model_folder(path) if path.is_dir() else path.parent
 
 
-def _write_lightning(lightning: Lightning, target: Path) -> None:
+def _is_on_hub(lightning: Lightning) -> bool:
+    """Whether a checkpoint has its tokenizer from the hub, and does not bring it."""
+    named = lightning.tokenizer
+    return bool(named) and not lightning.tokenizer_files and not Path(str(named)).exists()
+
+
+def _write_lightning(lightning: Lightning, target: Path) -> list[str]:
     """Write the configuration, and a tokenizer that was learned, as Hugging Face files."""
-    (target / CONFIG).write_text(json.dumps(lightning.config, indent=2) + "\n")
+    config = without_code_settings(dict(lightning.config))
+    (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if lightning.vocabulary is not None:
         from transformers import BertTokenizer
 
@@ -148,30 +154,12 @@ def _write_lightning(lightning: Lightning, target: Path) -> None:
         tokenizer = byte_pairs_from(lightning.byte_pairs)
         tokenizer.chat_template = lightning.chat_template
         tokenizer.save_pretrained(target)
-
-
-def _is_plain(path: Path) -> bool:
-    return (
-        path.is_file()
-        and path.suffix in _CARRIED
-        and path.name not in _NOT_CARRIED
-        and not path.name.endswith(".index.json")
-    )
-
-
-def _copy(path: Path, target: Path) -> list[str]:
-    """Copy a file, and return what was left out of it because it would run code."""
-    content = _read(path) if path.suffix == ".json" else None
-    if isinstance(content, dict) and _RUNS_CODE in content:
-        del content[_RUNS_CODE]
-        target.write_text(json.dumps(content, indent=2) + "\n")
-        return [f"{_RUNS_CODE} of {path.name}"]
-    shutil.copyfile(path, target)
-    return []
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BdlitError(f"{path} cannot be read as JSON ({error}): copy it again") from error
+    for name in sorted(TOKENIZER & set(lightning.tokenizer_files)):
+        text = str(lightning.tokenizer_files[name])
+        (target / name).write_text(text, "utf-8")
+    found = code_settings(lightning.config)
+    left = [f"{text.partition(' ')[0]} of the checkpoint's config" for text in found]
+    named = lightning.tokenizer
+    if named and not lightning.tokenizer_files and Path(named).exists():
+        left.append(f"its tokenizer, which it names by a path ({named}): copy it yourself")
+    return left

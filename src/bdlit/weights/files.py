@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -197,6 +197,7 @@ class Lightning:
         vocabulary: Words and their numbers, of a tokenizer that was learned from the data.
         byte_pairs: The content of `tokenizer.json`, of byte pairs that were learned.
         chat_template: How those write conversations.
+        tokenizer_files: Name to content of the tokenizer's files, of checkpoints that bring them.
     """
 
     config: Mapping[str, Any]
@@ -204,6 +205,7 @@ class Lightning:
     vocabulary: Mapping[str, int] | None = None
     byte_pairs: str | None = None
     chat_template: str | None = None
+    tokenizer_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_lightning(path: Path) -> Lightning | None:
@@ -211,16 +213,36 @@ def read_lightning(path: Path) -> Lightning | None:
     if path.suffix != ".ckpt":
         return None
     content = _unpickled(path)
-    text = content.get("bdlit_config") if isinstance(content, Mapping) else None
-    if text is None:
+    if not isinstance(content, Mapping) or content.get("bdlit_config") is None:
         return None
-    return Lightning(
-        json.loads(text),
-        content.get("bdlit_tokenizer"),
-        content.get("bdlit_vocabulary"),
-        content.get("bdlit_byte_pairs"),
-        content.get("bdlit_chat_template"),
-    )
+    said = {name: content.get(f"bdlit_{name}") for name in _SAID}
+    wrong = [name for name, kind in _SAID.items() if not isinstance(said[name], kind | None)]
+    config = _json_object(said.pop("config"))
+    if wrong or config is None:
+        raise BdlitError(
+            f"{path} says bdlit_{(wrong or ['config'])[0]} in a form that bdlit never writes: do "
+            "not trust it"
+        )
+    return Lightning(config, **{name: value for name, value in said.items() if value is not None})
+
+
+_SAID: dict[str, type] = {
+    "config": str,
+    "tokenizer": str,
+    "vocabulary": Mapping,
+    "byte_pairs": str,
+    "chat_template": str,
+    "tokenizer_files": Mapping,
+}
+"""What checkpoints of bdlit hold beside those of Lightning, and of what type."""
+
+
+def _json_object(text: Any) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _unpickled(path: Path) -> Any:
