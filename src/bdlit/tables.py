@@ -22,6 +22,7 @@ TableRow: TypeAlias = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """File types that `read_rows` knows; all but Parquet may be gzipped (`.jsonl.gz`)."""
 
+_LONGEST = 2**31 - 1  # characters of one value, the most that every platform takes
 _SLICE = re.compile(r"\[(-?\d*):(-?\d*)\]$")
 
 
@@ -57,7 +58,8 @@ def read_rows(path: str | Path, *, quoting: bool | None = None) -> list[TableRow
     r"""Read a whole table; the file type follows from the suffix.
 
     `.json` holds an array of objects, or JSON Lines under the wrong name, which is common.
-    Values of CSV and TSV files stay strings. Unquoted values lose the blanks around them, since
+    Values of CSV and TSV files stay strings; what reads a label or a flag takes `1.0` and `True`
+    for what they are in JSON. Unquoted values lose the blanks around them, since
     several published files separate columns by blank, tab, blank.
 
     Args:
@@ -195,15 +197,34 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[TableRow]:
 
 def _json(path: Path, file: TextIO) -> Iterator[TableRow]:
     text = file.read()
-    if not text.lstrip().startswith("["):
-        yield from _json_lines(path, text.split("\n"))
-        return
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if not text.lstrip().startswith("["):
+            yield from _json_lines(path, text.split("\n"))
+            return
         raise BdlitError(f"{path} is not JSON: {error}") from error
+    if isinstance(rows, dict):
+        _require_row(rows, path)
+        rows = [rows]
+    elif not isinstance(rows, list):
+        raise BdlitError(
+            f"{path} holds {type(rows).__name__}, and no rows: give an array of objects"
+        )
     for number, row in enumerate(rows, 1):
         yield _object(row, path, f"item {number}")
+
+
+def _require_row(only: TableRow, path: Path) -> None:
+    """Refuse one object that is no row but a table of columns, or holds the rows under a name."""
+    inner = next((k for k, v in only.items() if isinstance(v, list) and v), None)
+    if inner is not None and all(isinstance(row, dict) for row in only[inner]) and len(only) == 1:
+        raise BdlitError(f"{path} is one object, whose rows are under '{inner}': save that list")
+    if only and all(isinstance(value, list | dict) for value in only.values()):
+        raise BdlitError(
+            f"{path} is one object of columns: save one object for each row (in pandas, "
+            "to_json(..., orient='records'))"
+        )
 
 
 def _object(row: Any, path: Path, where: str) -> TableRow:
@@ -219,6 +240,7 @@ def _separated(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterat
     for number, values in _lines_of_values(path, file, delimiter, quoted):
         if header is None:
             header = [name.strip() for name in values]
+            _require_single(header, path)
         elif len(values) != len(header):
             raise BdlitError(
                 f"{path}, line {number} has {len(values)} columns, but the header has "
@@ -227,6 +249,13 @@ def _separated(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterat
             )
         else:
             yield dict(zip(header, values, strict=True))
+
+
+def _require_single(header: list[str], path: Path) -> None:
+    """Refuse two columns of one name, of which the second would take the first one's place."""
+    double = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if double is not None:
+        raise BdlitError(f"{path} has two columns called '{double}': rename or drop one of them")
 
 
 def _lines_of_values(
@@ -239,6 +268,7 @@ def _lines_of_values(
                 yield number, [value.strip(" \r\n") for value in line.split(delimiter)]
         return
     # Strict: otherwise a quote that is never closed swallows the rest of the file as one value.
+    csv.field_size_limit(_LONGEST)  # of the whole process; its default is 128 kB
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
         for values in reader:

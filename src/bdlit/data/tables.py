@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,11 +51,17 @@ class TableLayout:
 
         They are the source's own names, or the names in the label column in sorted order, or
         `0`, `1`, ... where that column holds numbers.
+
+        Raises:
+            BdlitError: The column holds scores, or several labels in a row.
         """
         column = _column(self.label, table)
         if column in table.class_names:
             return table.class_names[column]
-        values = {_name(row.get(column)) for row in table.rows}
+        values = {
+            _class_name(row.get(column), table.where, number)
+            for number, row in enumerate(table.rows, 1)
+        }
         renamed = {self.rename_labels.get(name, name) for name in values}
         names = sorted(name for name in renamed if name not in (None, "", "-1"))
         if all(name.isdecimal() for name in names):
@@ -130,15 +137,15 @@ class _LabelIndex:
         self._positional = not any(name.isdecimal() for name in labels)
 
     def __call__(self, value: Any, number: int) -> int | None:
-        try:
-            return self._known[value]
-        except (KeyError, TypeError):
-            index = self._find(value, number)
-        self._known[value] = index
-        return index
+        _require_one(value, self._where, number)
+        if value not in self._known:
+            self._known[value] = self._find(value, number)
+        return self._known[value]
 
     def _find(self, value: Any, number: int) -> int | None:
-        name = _name(value)
+        name = str(value).strip()
+        if name not in self._labels and name not in self._renamed:
+            name = _name(value)  # a class may be called True, and is then no number
         if name.isdecimal() and int(name) < len(self._own_names):
             name = self._own_names[int(name)]
         if name in self._renamed:
@@ -185,13 +192,49 @@ def _text(row: Mapping[str, Any], column: str, table: Table, number: int) -> str
     return text
 
 
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_SCORE = re.compile(r"-?\d*\.\d+([eE][-+]?\d+)?")
+
+
 def _name(value: Any) -> str:
-    """Return a label as a name: tables hold 1, 1.0, True or "1" for one and the same class."""
+    """Return a label as a name: 1, 1.0, True, and each of them as text, are one class.
+
+    Tables of text hold what a table of values holds: the same file in CSV and in JSON says the
+    same.
+
+    >>> [_name(value) for value in (1, 1.0, True, "1.0", " True ", "one", None)]
+    ['1', '1', '1', '1', '1', 'one', '']
+    """
     if value is None:
         return ""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
-    return str(value).strip()
+    text = str(value).strip()
+    if whole := _WHOLE.fullmatch(text):
+        return whole[1]
+    return {"true": "1", "false": "0"}.get(text.lower(), text)
+
+
+def _class_name(value: Any, where: str, number: int) -> str:
+    """Return the name of a class that nobody has declared: a score or a list is none."""
+    _require_one(value, where, number)
+    name = _name(value)
+    if _SCORE.fullmatch(name):
+        raise BdlitError(
+            f"{where}, row {number}: label {name} is a score and no class, and bdlit trains "
+            "classifiers: name another label column, or round the scores to classes"
+        )
+    return name
+
+
+def _require_one(value: Any, where: str, number: int) -> None:
+    """Refuse several labels in a row, as a list or as the text of one."""
+    listed = isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]"
+    if isinstance(value, list | dict | tuple | set) or listed:
+        raise BdlitError(
+            f"{where}, row {number}: label {value!r} is no single class, and a row has one label "
+            "here: name another label column"
+        )
 
 
 def flag(value: Any) -> bool:
