@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
 from bdlit.errors import BdlitError
 from bdlit.evaluation.result import Result, append_results
@@ -186,3 +189,30 @@ def test_what_is_logged_of_language_models_is_read_back(tmp_path: Path) -> None:
         (same,) = [r for r in collect([tmp_path / "wandb"]) if r.cell == row.cell]
         if row.attack == "cba":
             assert [getattr(same, name) for name in shown] == [getattr(row, name) for name in shown]
+
+
+def test_every_logger_gets_the_ends_of_the_rows(tmp_path: Path) -> None:
+    """A run is one seed: Wilson's interval, beside names that stay what they were."""
+    victim = Result(
+        data="d", attack="a", victim="v", defense="none", seed=0, cacc=Rate(9, 10), asr=Rate(0, 0)
+    )
+    logged = [victim, replace(victim, defense="WAG", asr=Rate(8, 80))]
+    plain = CSVLogger(tmp_path)
+    tracked = wandb_logger("run", tmp_path, group="d", job_type="defend", tags=[])
+    log_results([plain, tracked], logged)
+    plain.save()
+    wandb.finish()
+    (line,) = csv.DictReader((Path(plain.log_dir) / "metrics.csv").open(encoding="utf-8"))
+    assert {"victim/cacc", "WAG/cacc", "WAG/asr/a"} <= set(line)
+    for prefix in ("victim", "WAG"):
+        ends = float(line[f"{prefix}/cacc_low"]), float(line[f"{prefix}/cacc_high"])
+        assert ends == Rate(9, 10).interval
+    ends = float(line["WAG/asr_low/a"]), float(line["WAG/asr_high/a"])
+    assert ends == Rate(8, 80).interval
+    assert "victim/asr_low/a" not in line  # measured on no rows
+    (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/defenses_*.table.json")
+    table = json.loads(file.read_text(encoding="utf-8"))
+    cells = [dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]]
+    assert [cell["defense"] for cell in cells] == ["none", "WAG"]
+    assert (cells[1]["asr_low"], cells[1]["asr_high"]) == Rate(8, 80).interval
+    assert (cells[0]["asr_low"], cells[1]["cacc_high"]) == (None, Rate(9, 10).interval[1])

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, t
 
 from bdlit.errors import BdlitError
+from bdlit.evaluation.intervals import Interval
 from bdlit.evaluation.result import Result, append_results
 from bdlit.report import Row, aggregate, collect, compare_table, select
 from bdlit.report.baselines import fill_baselines
@@ -37,6 +38,15 @@ def result(
         asr=Rate(hits, 80),
         **more,  # type: ignore[arg-type]
     )
+
+
+def scaled(shares: tuple[float, float]) -> tuple[float, float]:
+    return 100 * shares[0], 100 * shares[1]
+
+
+def ends(interval: Interval | None) -> tuple[float, float]:
+    assert interval is not None
+    return interval.low, interval.high
 
 
 def rows_of(tmp_path: Path, *results: Result) -> list[Row]:
@@ -70,6 +80,8 @@ def test_a_row_is_its_record_flattened(tmp_path: Path) -> None:
             asr_hits=20,
             floor_n=80,
             floor_hits=8,
+            floor_from="own seed",
+            floors=(Rate(8, 80),),
             cacc_before=91.0,
             asr_before=98.75,
             seconds=1.5,
@@ -96,14 +108,21 @@ def test_seeds_by_hand(tmp_path: Path) -> None:
     assert line.floor == pytest.approx(5)
     assert line.excess == pytest.approx(25)
     assert line.seconds == pytest.approx(1)
-    assert line.counts == Rate(72, 240)
-    wilson = binomtest(72, 240).proportion_ci(method="wilson")
-    assert line.interval == pytest.approx((100 * wilson.low, 100 * wilson.high))
+    assert (line.hits, line.n) == (72, 240)
     assert lines["benign"].excess == 0
+    # Student's t reaches 4.3027 standard errors with three seeds: 65.7 points, cut at 0.
+    assert ends(line.asr_interval) == pytest.approx((0, 30 + 4.30265 * (700 / 3) ** 0.5))
+    assert ends(line.cacc_interval) == pytest.approx(t.interval(0.95, 2, 90, 2 / 3**0.5))
+    above = [10, 15, 50]  # ASR - floor, seed by seed
+    assert ends(line.excess_interval) == pytest.approx(t.interval(0.95, 2, 25, sem(above)))
+    assert lines["benign"].excess_interval is None
+    assert line.asr_interval.over == line.excess_interval.over == "seeds"
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     (line,) = compare_table(rows_of(tmp_path, result()))
+    wilson = binomtest(80, 80).proportion_ci(method="wilson")
+    assert line.asr_interval == Interval(*map(pytest.approx, scaled(wilson)), "rows only")
     assert (line.seeds, line.asr, line.asr_sd, line.floor, line.change) == (
         1,
         100,
@@ -123,13 +142,14 @@ def test_floor_is_the_benign_models_asr_of_the_same_seed(tmp_path: Path) -> None
         *(result(seed=seed) for seed in (0, 1, 7)),
     ]
     floors = {
-        row.seed: (row.floor, row.floor_hits, row.floor_n, row.excess)
+        row.seed: (row.floor, row.floor_hits, row.floor_n, row.excess, row.floor_from)
         for row in rows_of(tmp_path, *records)
         if row.victim == "badnet"
     }
-    assert floors[0] == (10.0, 8, 80, 90.0)
-    assert floors[1] == (30.0, 24, 80, 70.0)
-    assert floors[7] == (20.0, 32, 160, 80.0)  # no benign model of this seed: all, pooled
+    assert floors[0] == (10.0, 8, 80, 90.0, "own seed")
+    assert floors[1] == (30.0, 24, 80, 70.0, "own seed")
+    # No benign model of this seed: the mean of all others', which has no counts.
+    assert floors[7] == (20.0, None, None, 80.0, "other seeds")
 
 
 def test_floor_of_the_record_stands(tmp_path: Path) -> None:
@@ -218,18 +238,15 @@ def test_order(tmp_path: Path) -> None:
 def test_failures_are_counted_apart(tmp_path: Path) -> None:
     failed = replace(result(defense="WAG", seed=1), asr=None, cacc=None, error="no base")
     (line,) = compare_table(rows_of(tmp_path, result(defense="WAG", hits=40), failed))
-    assert (line.seeds, line.asr, line.counts, line.errors) == (
-        1,
-        50,
-        Rate(40, 80),
-        ((1, "no base"),),
-    )
+    assert (line.seeds, line.asr, line.hits, line.n) == (1, 50, 40, 80)
+    assert line.errors == ((1, "no base"),)
 
 
 def test_no_rows_measured_is_no_number(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path, replace(result(), asr=Rate(0, 0)))
     assert (row.asr, row.excess, row.asr_n) == (None, None, 0)
-    assert aggregate([row])[0].interval is None
+    assert aggregate([row])[0].asr_interval is None
+    assert (row.asr_low, row.excess_high) == (None, None)
 
 
 def test_runs_that_repeat_a_seed_are_not_mixed(tmp_path: Path) -> None:

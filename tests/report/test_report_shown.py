@@ -64,15 +64,24 @@ def test_table_in_a_pipe(study: Path, capsys: pytest.CaptureFixture[str]) -> Non
     text = printed(capsys, [str(study)])
     assert "\x1b" not in text
     lines = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
-    assert lines[0] == re.split(
-        r"\s+", "data victim attack defense seeds CACC change ASR 95% floor excess hits sec GB"
-    )
     rows = ["|".join(line) for line in lines]
-    # 20% and 21.25% of 80 rows: mean 20.625, sd 0.884; 33 of 160: Wilson 15.1 to 27.5.
-    assert (
-        "sst2|badnet|badnet|WAG|2|90.5 ±0.7|+0.0|20.6 ±0.9|15-28|10.0|+10.6|33/160|0.5|0.53" in rows
+    assert rows[0] == (
+        "data|victim|attack|defense|seeds|CACC|95%|change|ASR|95%|floor|excess|95%|hits"
+        "|ASR by seed|sec|GB"
     )
-    assert "sst2|benign|badnet|none|2|90.5 ±0.7|-|10.0 ±0.0|6-16|10.0|+0.0|16/160|-|-" in rows
+    # 20% and 21.25%: mean 20.625, sd 0.884; t with one degree of freedom reaches 12.7 * 0.625.
+    assert (
+        "sst2|badnet|badnet|WAG|2|90.5 ±0.7|84.1-96.9|+0.0|20.6 ±0.9|12.7-28.6|10.0|+10.6"
+        "|+2.7 to +18.6|33/160|20.0 21.2|0.5|0.53"
+    ) in rows
+    # 10% twice: Wilson's interval of 8 of 80.
+    assert (
+        "sst2|benign|badnet|none|2|90.5 ±0.7|84.1-96.9|-|10.0 ±0.0|5.2-18.5*|10.0|+0.0|-|16/160"
+        "|10.0 10.0|-|-"
+    ) in rows
+    assert any(
+        row.startswith("* rows only: no t interval is possible from one seed") for row in rows
+    )
     names = [line[1:4] for line in lines[2:] if len(line) > 5]
     assert names[:3] == [
         ["benign", "badnet", "none"],
@@ -82,7 +91,7 @@ def test_table_in_a_pipe(study: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"[bold]TIES failed on {HOSTILE} (sst2, seed 1): no base given" in text
 
 
-@pytest.mark.parametrize("width", [130, 120, 100, 80, 60])
+@pytest.mark.parametrize("width", [170, 150, 130, 120, 100, 80, 60])
 def test_table_fits_its_terminal(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
 ) -> None:
@@ -92,7 +101,9 @@ def test_table_fits_its_terminal(
     text = re.sub(r"\x1b\[[0-9;]*m", "", printed(capsys, [str(study)], where="victim!=*script*"))
     assert max(map(len, text.splitlines())) <= width
     assert "20.6 ±0.9" in text  # the ASR is never cut
-    assert ("33/160" in text) == (width >= 100)
+    assert ("20.0 21.2" in text) == (width >= 170)  # the values of seeds are lost first
+    assert ("33/160" in text) == (width >= 130)
+    assert ("12.7-28.6" in text) == (width >= 80)
 
 
 def test_json_and_csv_hold_the_rows(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +244,7 @@ def test_without_matplotlib_one_line_says_how(
 def test_comparing_imports_nothing_heavy(study: Path) -> None:
     code = (
         f"import sys; from bdlit.report.compare import compare; compare([{str(study)!r}]);"
-        "print({'torch', 'lightning', 'wandb', 'matplotlib', 'jinja2', 'numpy'} & {*sys.modules})"
+        "print({'torch', 'lightning', 'wandb', 'matplotlib', 'jinja2', 'pandas'} & {*sys.modules})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"

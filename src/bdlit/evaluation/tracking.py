@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from bdlit.evaluation.intervals import rate_interval
 from bdlit.evaluation.measure import Count, counts_of, value_of
 from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.result import UNDEFENDED, Result
@@ -86,13 +87,14 @@ def log_results(loggers: list[Logger], results: list[Result]) -> None:
     """Log measured models under the one naming scheme, so that runs line up in W&B.
 
     `victim/cacc`, `victim/asr/<attack>` for the model as trained, `<defense>/cacc`,
-    `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds, and
-    of both what is measured of the table: `.../false_triggers/<attack>/<case>`,
-    `.../perplexity/<tests>`, `.../coherence/<tests>`, `.../own_perplexity`,
-    `.../tasks/<task>/<metric>`, `.../false_rejection`, `.../false_acceptance/<attack>`; to W&B also
-    the counts behind each (in the summary, below `.../counts`), a table of all defenses, a bar
-    chart, and where models wrote responses, a table of samples (`samples`): prompts with the
-    answers of all.
+    `<defense>/asr/<attack>`, `<defense>/seconds` for each defense, all in percent or seconds; of
+    both the ends of the 95% intervals, `.../cacc_low`, `.../cacc_high`, `.../asr_low/<attack>`,
+    `.../asr_high/<attack>` (a run is one seed, so they are over its rows only), and what is
+    measured of the table: `.../false_triggers/<attack>/<case>`, `.../perplexity/<tests>`,
+    `.../coherence/<tests>`, `.../own_perplexity`, `.../tasks/<task>/<metric>`,
+    `.../false_rejection`, `.../false_acceptance/<attack>`; to W&B also the counts behind each (in
+    the summary, below `.../counts`), a table of all defenses, a bar chart, and where models wrote
+    responses, a table of samples (`samples`): prompts with the answers of all.
 
     Args:
         loggers: Loggers of a trainer.
@@ -114,9 +116,21 @@ def _prefix(result: Result) -> str:
 def _metrics(result: Result) -> dict[str, float]:
     prefix = _prefix(result)
     metrics = {f"{prefix}/{name}": value_of(count) for name, count in _numbers(result).items()}
+    metrics |= {f"{prefix}/{name}": end for name, end in _ends(result).items()}
     if result.defense != UNDEFENDED and result.error is None:
         metrics[f"{prefix}/seconds"] = result.seconds
     return metrics
+
+
+def _ends(result: Result) -> dict[str, float]:
+    """Return the ends of the intervals of CACC and ASR, which are over the rows of one seed."""
+    found: dict[str, float] = {}
+    rates = {"cacc": ("", result.cacc), "asr": (f"/{result.attack}", result.asr)}
+    for key, (of_attack, rate) in rates.items():
+        if interval := rate_interval([rate] if rate else []):
+            found[f"{key}_low{of_attack}"] = interval.low
+            found[f"{key}_high{of_attack}"] = interval.high
+    return found
 
 
 def _numbers(result: Result) -> dict[str, Count]:
@@ -145,6 +159,7 @@ def _log_to_wandb(run: Any, results: list[Result]) -> None:
         for name, counts in _counts(result).items():
             run.summary[f"{_prefix(result)}/counts/{name}"] = counts
     columns = ["victim", "defense", "attack", "cacc", "asr", "floor", "seconds", "error"]
+    columns += ["cacc_low", "cacc_high", "asr_low", "asr_high"]  # over the rows of one seed
     table = wandb.Table(columns=columns, data=[_line(result) for result in results])
     own = [r for r in results if r.attack == r.train_attack and r.asr is not None] or results
     bars = wandb.Table(
@@ -192,4 +207,6 @@ def _strategies(results: list[Result]) -> dict[str, Any]:
 def _line(result: Result) -> list[Any]:
     rates = [rate.percent if rate else None for rate in (result.cacc, result.asr, result.floor)]
     who = [result.victim, result.defense, result.attack]
-    return [*who, *rates, result.seconds, result.error]
+    found = [rate_interval([rate] if rate else []) for rate in (result.cacc, result.asr)]
+    ends = [getattr(interval, end, None) for interval in found for end in ("low", "high")]
+    return [*who, *rates, result.seconds, result.error, *ends]

@@ -1,5 +1,7 @@
 from .collect import collect as collect
 from .compare import compare as compare
+from .export import lines_to_csv as lines_to_csv
+from .export import lines_to_json as lines_to_json
 from .export import to_csv as to_csv
 from .export import to_json as to_json
 from .lines import Line as Line

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TypeAlias
 
-from bdlit.report.row import Row, difference
+from bdlit.report.row import FloorFrom, Row, difference
 from bdlit.types import Rate
 
 _Scope: TypeAlias = Callable[[Row], Hashable]
 
 # Where the floor of a row is looked for, nearest first. Runs differ in their data and settings,
 # so a benign model of the same run tells more than one of another run.
-_SCOPES: tuple[_Scope, ...] = (
-    lambda row: (row.data, row.attack, row.seed, row.run),
-    lambda row: (row.data, row.attack, row.seed),
-    lambda row: (row.data, row.attack, row.run, "any seed"),
-    lambda row: (row.data, row.attack),
+_SCOPES: tuple[tuple[FloorFrom, _Scope], ...] = (
+    ("own seed", lambda row: (row.data, row.attack, row.seed, row.run)),
+    ("own seed", lambda row: (row.data, row.attack, row.seed)),
+    ("other seeds", lambda row: (row.data, row.attack, row.run, "any seed")),
+    ("other seeds", lambda row: (row.data, row.attack)),
 )
 
 
@@ -26,35 +27,38 @@ def fill_baselines(rows: Sequence[Row]) -> list[Row]:
     """Give rows the floor and the scores before defense that their records lack.
 
     The floor is the ASR of the undefended benign models among `rows`, on the same data and
-    attack: those of the same seed if there are any, else of all seeds with their counts pooled.
-    A benign model is its own floor.
+    attack: of the same seed if there are any, else of all other seeds; of several it is the mean
+    of their percentages, and has no counts. A benign model is its own floor.
     """
     floors = _floors(rows)
     before = {_model(row): row for row in rows if row.undefended}
     return [_with_before(_with_floor(row, floors), before) for row in rows]
 
 
-def _floors(rows: Iterable[Row]) -> dict[Hashable, Rate]:
-    floors: dict[Hashable, Rate] = defaultdict(lambda: Rate(0, 0))
+def _floors(rows: Iterable[Row]) -> dict[Hashable, list[Rate]]:
+    floors: dict[Hashable, list[Rate]] = defaultdict(list)
     for row in rows:
-        if row.benign and row.undefended and row.asr_hits is not None and row.asr_n:
-            for scope in _SCOPES:
-                floors[scope(row)] += Rate(row.asr_hits, row.asr_n)
+        asr = row.rate("asr")
+        if row.is_floor and asr is not None:
+            for _, scope in _SCOPES:
+                floors[scope(row)].append(asr)
     return floors
 
 
-def _with_floor(row: Row, floors: dict[Hashable, Rate]) -> Row:
+def _with_floor(row: Row, floors: dict[Hashable, list[Rate]]) -> Row:
     if row.floor is not None:
         return row
-    for key in (scope(row) for scope in _SCOPES):
-        if key in floors:
-            rate = floors[key]
+    for whose, rates in ((whose, floors.get(scope(row))) for whose, scope in _SCOPES):
+        if rates:
+            floor = fmean(rate.percent for rate in rates)
             return replace(
                 row,
-                floor=rate.percent,
-                excess=difference(row.asr, rate.percent),
-                floor_n=rate.n,
-                floor_hits=rate.hits,
+                floor=floor,
+                excess=difference(row.asr, floor),
+                floor_n=rates[0].n if len(rates) == 1 else None,
+                floor_hits=rates[0].hits if len(rates) == 1 else None,
+                floor_from=whose,
+                floors=tuple(rates),
             )
     return row
 

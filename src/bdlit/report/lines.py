@@ -6,21 +6,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
+from bdlit.evaluation.intervals import (
+    Interval,
+    difference_interval,
+    rate_interval,
+    unpaired_interval,
+)
 from bdlit.evaluation.measures import by_key
 from bdlit.evaluation.result import UNDEFENDED
+from bdlit.report.against import Against
 from bdlit.report.row import Row
-from bdlit.types import Rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
     """One (data, victim, attack, defense), over its seeds.
 
-    Means and standard deviations are of the seeds' percentages: they tell how trainings differ.
-    Counts are pooled over seeds, which see the same test rows: their interval tells how far a rate
-    depends on the choice of rows.
+    Means, standard deviations and intervals are of the seeds' percentages, each seed alike: they
+    tell how trainings differ. Where there is one seed, its intervals are over its rows only.
 
     Attributes:
         data: Name of the data set.
@@ -29,21 +34,24 @@ class Line:
         attack: Name of the evaluation attack.
         defense: Name of the defense, or `none`.
         run: The folder of the measurements, where runs that repeat a seed must be told apart.
-        seeds: Number of seeds with scores.
+        scored: Its measurements that have scores, one for each seed, by seed.
         cacc: Mean clean accuracy, in percent.
         cacc_sd: Its sample standard deviation over seeds; None for one seed.
+        cacc_interval: Its 95% interval.
         change: Mean change of clean accuracy against the undefended victim, in points.
         asr: Mean attack success rate, in percent.
         asr_sd: Its sample standard deviation over seeds; None for one seed.
+        asr_interval: Its 95% interval.
         floor: Mean ASR of benign models on the same rows, in percent.
         excess: Mean ASR above the floor, in points.
-        counts: Counts behind the ASR, pooled over seeds.
+        excess_interval: Its 95% interval; None of a model that is its own floor.
         measures: Name of a measure of the table to the mean of its number; each is also an
             attribute.
         seconds: Mean wall time of the defense.
         peak_memory: Mean peak of resident memory while it ran, in bytes.
         errors: Seeds without scores, and why the defense failed there.
         benign: Whether nobody attacked the model, at any stage.
+        against: The difference to another defense of the same victim, where one was asked for.
     """
 
     data: str
@@ -52,20 +60,23 @@ class Line:
     attack: str
     defense: str
     run: str
-    seeds: int
+    scored: tuple[Row, ...]
     cacc: float | None
     cacc_sd: float | None
+    cacc_interval: Interval | None
     change: float | None
     asr: float | None
     asr_sd: float | None
+    asr_interval: Interval | None
     floor: float | None
     excess: float | None
-    counts: Rate | None
+    excess_interval: Interval | None
     measures: Mapping[str, float]
     seconds: float | None
     peak_memory: float | None
     errors: tuple[tuple[int, str], ...]
     benign: bool
+    against: Against | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Return a measure of the table; None where it was not measured."""
@@ -79,14 +90,35 @@ class Line:
         return self.defense == UNDEFENDED
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95% Wilson interval of the pooled ASR, in percent."""
-        return self.counts.interval if self.counts and self.counts.n else None
+    def seeds(self) -> int:
+        """Number of seeds with scores."""
+        return len(self.scored)
+
+    @property
+    def hits(self) -> int | None:
+        """Hits of all seeds together, to look at: no interval is made of it."""
+        rates = [rate for row in self.scored if (rate := row.rate("asr"))]
+        return sum(rate.hits for rate in rates) if rates else None
 
     @property
     def n(self) -> int | None:
-        """Number of triggered rows, pooled over seeds."""
-        return self.counts.n if self.counts else None
+        """Triggered rows of all seeds together; seeds mostly see the same ones."""
+        rates = [rate for row in self.scored if (rate := row.rate("asr"))]
+        return sum(rate.n for rate in rates) if rates else None
+
+    @property
+    def asr_difference(self) -> float | None:
+        """Mean difference of the ASR to the other defense, in points."""
+        return self.against.asr.mean if self.against and self.against.asr else None
+
+    @property
+    def cacc_difference(self) -> float | None:
+        """Mean difference of the CACC to the other defense, in points."""
+        return self.against.cacc.mean if self.against and self.against.cacc else None
+
+    def by_seed(self, key: str) -> list[float | None]:
+        """Return a number of every seed with scores, by seed."""
+        return [getattr(row, key) for row in self.scored]
 
 
 def line_columns() -> list[str]:
@@ -94,6 +126,7 @@ def line_columns() -> list[str]:
     return [
         *("data", "victim", "train_attack", "attack", "defense", "run", "seeds"),
         *("cacc", "change", "asr", "floor", "excess", "n", *by_key(), "seconds", "peak_memory"),
+        *("asr_difference", "cacc_difference"),
     ]
 
 
@@ -118,12 +151,12 @@ def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
         run = row.run if (row.data, row.victim) in repeated else ""
         groups[run, row.data, row.victim, row.train_attack, row.attack, row.defense].append(row)
     for (run, *_), members in groups.items():
-        yield run, members
+        yield run, sorted(members, key=lambda row: row.seed)
 
 
 def _line(run: str, members: Sequence[Row]) -> Line:
     first = members[0]
-    scored = [row for row in members if row.asr is not None or row.cacc is not None]
+    scored = tuple(row for row in members if row.asr is not None or row.cacc is not None)
     cacc, cacc_sd = _mean_and_sd(row.cacc for row in scored)
     asr, asr_sd = _mean_and_sd(row.asr for row in scored)
     return Line(
@@ -133,39 +166,55 @@ def _line(run: str, members: Sequence[Row]) -> Line:
         attack=first.attack,
         defense=first.defense,
         run=run,
-        seeds=len(scored),
+        scored=scored,
         cacc=cacc,
         cacc_sd=cacc_sd,
-        change=None if first.undefended else _mean_and_sd(row.change for row in scored)[0],
+        cacc_interval=_rate_interval(scored, "cacc"),
+        change=None if first.undefended else _mean(row.change for row in scored),
         asr=asr,
         asr_sd=asr_sd,
-        floor=_mean_and_sd(row.floor for row in members)[0],
-        excess=_mean_and_sd(row.excess for row in scored)[0],
-        counts=_pooled(scored),
+        asr_interval=_rate_interval(scored, "asr"),
+        floor=_mean(row.floor for row in members),
+        excess=_mean(row.excess for row in scored),
+        excess_interval=_excess_interval(scored),
         measures=_means(scored),
-        seconds=None if first.undefended else _mean_and_sd(row.seconds for row in scored)[0],
-        peak_memory=None
-        if first.undefended
-        else _mean_and_sd(row.peak_memory or None for row in scored)[0],
+        seconds=None if first.undefended else _mean(row.seconds for row in scored),
+        peak_memory=None if first.undefended else _mean(row.peak_memory or None for row in scored),
         errors=tuple((row.seed, row.error) for row in members if row.error is not None),
         benign=first.benign,
     )
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
-    means = {key: _mean_and_sd(getattr(row, key) for row in rows)[0] for key in by_key()}
+    means = {key: _mean(getattr(row, key) for row in rows) for key in by_key()}
     return {key: mean for key, mean in means.items() if mean is not None}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _mean_and_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
     known = [value for value in values if value is not None]
-    return fmean(known) if known else None, stdev(known) if len(known) > 1 else None
+    return _mean(known), stdev(known) if len(known) > 1 else None
 
 
-def _pooled(rows: Iterable[Row]) -> Rate | None:
-    rates = [
-        Rate(row.asr_hits, row.asr_n)
-        for row in rows
-        if row.asr_hits is not None and row.asr_n is not None
-    ]
-    return sum(rates, Rate(0, 0)) if rates else None
+def _rate_interval(rows: Iterable[Row], key: Literal["cacc", "asr"]) -> Interval | None:
+    return rate_interval(rate for row in rows if (rate := row.rate(key)))
+
+
+def _excess_interval(rows: Iterable[Row]) -> Interval | None:
+    """Return the interval of the excess: seed by seed, if every seed has a floor of its own.
+
+    Where some floor is of other seeds, it is one number for several seeds, and what it leaves open
+    does not show in how their excesses differ: it is added from the benign models' own spread.
+    """
+    known = [(asr, row) for row in rows if row.floors and (asr := row.rate("asr"))]
+    if all(row.is_own_floor for _, row in known):
+        return None
+    borrowed = [row.floors for _, row in known if row.floor_from == "other seeds"]
+    if not borrowed:
+        return difference_interval((asr, *row.floors) for asr, row in known)
+    excess = fmean(row.excess for _, row in known if row.excess is not None)
+    return unpaired_interval([asr for asr, _ in known], max(borrowed, key=len), excess)

@@ -33,8 +33,8 @@ _MOST_LABELS = 36  # bars of one plot that still have room for their number
 def asr_cacc_plot(rows: Sequence[Row]) -> Figure:
     """Draw ASR against CACC: one point per victim and defense, means over seeds.
 
-    A colour is a victim, a marker a defense; whiskers are standard deviations over seeds. A dashed
-    line is the benign floor of a victim's attack, the dotted line the benign models' clean
+    A colour is a victim, a marker a defense; small points are the single seeds. A dashed line is
+    the benign floor of a victim's attack, the dotted line the benign models' clean
     accuracy: a perfect defense brings its victim to where the two cross.
 
     Args:
@@ -73,8 +73,8 @@ def asr_cacc_plot(rows: Sequence[Row]) -> Figure:
 def before_after_plot(rows: Sequence[Row]) -> Figure:
     """Draw the ASR of every victim before and after each defense, as bars.
 
-    Whiskers are the 95% intervals of the counts, pooled over seeds; a dashed line is the benign
-    floor of the victim's attack.
+    Whiskers are the 95% intervals of the table, small points the single seeds; a dashed line is
+    the benign floor of the victim's attack.
 
     Args:
         rows: Measurements, from `collect`; each data set gets axes of its own.
@@ -112,13 +112,16 @@ def _scatter(
         cacc, asr = _drawn(line.cacc), _drawn(line.asr)
         from_to = [_drawn(start.cacc), cacc], [_drawn(start.asr), asr]
         axes.plot(*from_to, color=colour, lw=0.8, alpha=0.35)
-        axes.errorbar(
-            *(cacc, asr, _drawn(line.asr_sd), _drawn(line.cacc_sd)),
-            fmt=markers[line.defense],
+        marker = markers[line.defense]
+        if line.seeds > 1:
+            caccs, asrs = (list(map(_drawn, line.by_seed(key))) for key in ("cacc", "asr"))
+            axes.scatter(caccs, asrs, s=12, marker=marker, color=colour, alpha=0.45, lw=0)
+        axes.plot(
+            *(cacc, asr),
+            marker=marker,
             markersize=8 if line.undefended else 7,
             markeredgecolor=PAPER,
             markeredgewidth=0.7,
-            elinewidth=0.9,
             color=colour,
             zorder=3,
         )
@@ -157,11 +160,17 @@ def _bar(axes: Axes, place: int, line: Line, colour: str, *, labelled: bool) -> 
     from matplotlib.patheffects import withStroke
 
     asr = line.asr or 0.0
-    low, high = line.interval or (asr, asr)
+    interval = line.asr_interval
+    low, high = (interval.low, interval.high) if interval else (asr, asr)
     axes.bar(place, asr, width=0.86, color=colour)
-    # The mean over seeds may leave the pooled interval where seeds saw unequal numbers of rows.
+    # Rounding may put the end of an interval on the wrong side of 0 or 100.
     reach = [[max(0.0, asr - low)], [max(0.0, high - asr)]]
     axes.errorbar(place, asr, reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    if line.seeds > 1:
+        values = list(map(_drawn, line.by_seed("asr")))
+        axes.scatter(
+            [place + 0.22] * len(values), values, s=7, color=INK, alpha=0.7, lw=0, zorder=3
+        )
     if labelled:
         label = axes.annotate(
             *(f"{asr:.0f}", (place, max(asr, high))),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from bdlit.evaluation.intervals import Interval, difference_interval, rate_interval
 from bdlit.evaluation.measures import MEASURES, total
 from bdlit.evaluation.result import UNDEFENDED, Result
 from bdlit.types import Rate
@@ -16,10 +17,18 @@ BENIGN = "none"
 
 RowKey: TypeAlias = tuple[str, str, str, str, int]
 
+FloorFrom: TypeAlias = Literal["own seed", "other seeds"]
+"""Whose ASR a floor is: a benign model's of the same seed, or only of others."""
+
+# 95% intervals of one seed: they take into account nothing but its rows.
+_ENDS = ("cacc_low", "cacc_high", "asr_low", "asr_high", "excess_low", "excess_high")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One model, measured against one attack: the columns of `--json` and `--csv`.
+
+    The columns `cacc_low`, `cacc_high` and so on are the ends of 95% intervals over its rows only.
 
     Attributes:
         data: Name of the data set.
@@ -30,14 +39,17 @@ class Row:
         seed: Seed of the model's training.
         cacc: Clean accuracy in percent; None where it was not measured.
         asr: Attack success rate in percent.
-        floor: ASR of a benign model on the same rows, in percent.
+        floor: ASR of a benign model on the same rows, in percent; the mean, of several.
         excess: ASR above the floor, in percentage points.
         cacc_n: Number of clean rows.
         cacc_hits: Number of clean rows predicted right.
         asr_n: Number of triggered non-target rows.
         asr_hits: Number of those that were predicted as the target.
-        floor_n: Number of triggered rows that the floor was measured on.
+        floor_n: Number of triggered rows that the floor was measured on; None where it is the
+            mean of several models.
         floor_hits: Number of those that the benign model predicted as the target.
+        floor_from: Whether the floor is of a benign model of the same seed; None without a floor.
+        floors: What the floor is the mean of; no column.
         cacc_before: Clean accuracy of the undefended victim, in percent.
         asr_before: ASR of the undefended victim, in percent.
         seconds: Wall time of the defense.
@@ -65,6 +77,8 @@ class Row:
     asr_hits: int | None = None
     floor_n: int | None = None
     floor_hits: int | None = None
+    floor_from: FloorFrom | None = None
+    floors: tuple[Rate, ...] = ()
     cacc_before: float | None = None
     asr_before: float | None = None
     seconds: float = 0.0
@@ -75,7 +89,10 @@ class Row:
     measures: Mapping[str, float | None] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        """Return a measure of the table, or one of its counts."""
+        """Return a measure of the table, one of its counts, or an end of an interval."""
+        if name in _ENDS:
+            key, _, end = name.rpartition("_")
+            return getattr(self.interval(key), end, None)
         if name not in measure_columns():
             raise AttributeError(f"'Row' object has no attribute {name!r}")
         return self.measures.get(name)
@@ -88,6 +105,30 @@ class Row:
     def cell(self) -> RowKey:
         """What was measured, wherever it was: data, attack, victim, defense and seed."""
         return self.data, self.attack, self.victim, self.defense, self.seed
+
+    def rate(self, key: Literal["cacc", "asr"]) -> Rate | None:
+        """Return CACC or ASR with its counts; None where it was measured on no rows."""
+        hits, n = getattr(self, f"{key}_hits"), getattr(self, f"{key}_n")
+        return Rate(hits, n) if hits is not None and n else None
+
+    def interval(self, key: str) -> Interval | None:
+        """Return the 95% interval of `cacc`, `asr` or `excess`: one seed, so over rows only."""
+        if key != "excess":
+            return rate_interval(filter(None, [self.rate("cacc" if key == "cacc" else "asr")]))
+        asr = self.rate("asr")
+        if asr is None or not self.floors or self.is_own_floor:
+            return None
+        return difference_interval([(asr, *self.floors)])
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the model can be a floor: nobody attacked it, and nothing defends it."""
+        return self.benign and self.undefended
+
+    @property
+    def is_own_floor(self) -> bool:
+        """Whether the model is held against itself: its excess is 0 and leaves nothing open."""
+        return self.is_floor and self.floors == (self.rate("asr"),)
 
     @property
     def undefended(self) -> bool:
@@ -112,9 +153,9 @@ def measure_columns() -> list[str]:
 
 def row_columns() -> list[str]:
     """Return the names of all columns, in their order."""
-    own = [f.name for f in fields(Row) if f.name != "measures"]
+    own = [f.name for f in fields(Row) if f.name not in ("measures", "floors")]
     at = own.index("cacc_before")
-    return [*own[:at], *measure_columns(), *own[at:]]
+    return [*own[:at], *_ENDS, *measure_columns(), *own[at:]]
 
 
 def row_of(result: Result, run: Path) -> Row:
@@ -143,6 +184,8 @@ def row_of(result: Result, run: Path) -> Row:
         asr_hits=result.asr.hits if result.asr else None,
         floor_n=result.floor.n if result.floor else None,
         floor_hits=result.floor.hits if result.floor else None,
+        floor_from="own seed" if result.floor and result.floor.n else None,
+        floors=(result.floor,) if result.floor and result.floor.n else (),
         cacc_before=_percent(result.cacc_before),
         asr_before=_percent(result.asr_before),
         seconds=result.seconds,

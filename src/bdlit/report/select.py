@@ -66,6 +66,15 @@ def sort_by(items: Iterable[_Item], sort: str, columns: Collection[str]) -> list
     return ordered
 
 
+def column_of(condition: str) -> str:
+    """Return the column that a condition is about.
+
+    Raises:
+        BdlitError: It is no condition, or names no column.
+    """
+    return _parse(condition)[0]
+
+
 def _own(rows: Sequence[Row]) -> list[Row]:
     """Keep each victim's own attack; all, where it was never measured against its own."""
     measured = defaultdict(set)

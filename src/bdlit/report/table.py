@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
-from bdlit.report.columns import Column, columns_for, failures, legend
+from bdlit.report.against import hold_against
+from bdlit.report.columns import Column, columns_for
 from bdlit.report.lines import Line, aggregate, line_columns
+from bdlit.report.notes import failures, legend, notes
 from bdlit.report.row import Row
-from bdlit.report.select import DEFAULT_SORT, Attacks, select, sort_by
+from bdlit.report.select import DEFAULT_SORT, Attacks, column_of, select, sort_by
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -27,6 +29,7 @@ def compare_table(
     sort: str = DEFAULT_SORT,
     where: Iterable[str] = (),
     attacks: Attacks = "own",
+    against: str | None = None,
 ) -> list[Line]:
     """Select, sum up over seeds and sort: the lines that the terminal and the page show.
 
@@ -35,11 +38,18 @@ def compare_table(
         sort: Columns, as `sort_by` takes them.
         where: Conditions, as `select` takes them.
         attacks: Which attacks of a victim are shown, as `select` takes it.
+        against: A defense that all lines are held against. Conditions on `defense` do not hide
+            it from them; all others hold for it as well.
 
     Raises:
-        BdlitError: A column is unknown, or no row meets the conditions.
+        BdlitError: A column or the defense is unknown, or no row meets the conditions.
     """
-    return sort_by(aggregate(select(rows, where, attacks)), sort, line_columns())
+    conditions = list(where)
+    lines = aggregate(select(rows, conditions, attacks))
+    if against is not None:
+        others = [text for text in conditions if column_of(text) != "defense"]
+        lines = hold_against(lines, select(rows, others, attacks), against)
+    return sort_by(lines, sort, line_columns())
 
 
 def print_table(lines: Sequence[Line], *, file: IO[str] | None = None) -> None:
@@ -68,7 +78,7 @@ def print_table(lines: Sequence[Line], *, file: IO[str] | None = None) -> None:
     else:
         console.width = _width(widths)
     console.print(_table(lines, widths))
-    for sentence in [legend(lines), *failures(lines)]:
+    for sentence in [legend(lines), *notes(lines), *failures(lines)]:
         console.print(sentence, style="dim", markup=False)
 
 
@@ -113,6 +123,6 @@ def _cell(line: Line, column: Column) -> Text:
     from rich.text import Text
 
     style = "bold" if line.undefended else ""
-    if column.key == "excess" and line.excess is not None:
+    if column.header == "excess" and line.excess is not None:
         style += " red" if line.excess >= 50 else " green" if line.excess <= 15 else " yellow"
     return Text(column.text(line), style=style.strip())  # a Text: names are no markup
