@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
+from bdlit.cli import main
 from bdlit.errors import BdlitError
 from bdlit.weights import (
     AdapterWeights,
@@ -412,11 +415,38 @@ def test_adapter_without_its_tensors(sound, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_embedding_that_is_the_output_layer_too_is_refused(tmp_path):
+def test_embedding_that_is_the_output_layer_too_is_refused_where_nothing_tells(tmp_path):
     base = save_base(tmp_path / "base", "llama", "CAUSAL_LM")
     adapter = save_lora(tmp_path / "a", base, "CAUSAL_LM", target_modules=["embed_tokens"])
+    (base / "config.json").rename(base / "other.json")
     with pytest.raises(BdlitError, match=r"embed_tokens.weight, which is the output layer"):
         open_weights(adapter)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("kind", "embedding"), [("llama", "embed_tokens"), ("gpt2", "wte")])
+@pytest.mark.parametrize("task", ["CAUSAL_LM", None])
+def test_an_adapted_end_of_tied_weights_unties_them(tmp_path, kind, embedding, task):
+    """The adapter was trained with the base's embedding as its output layer, and keeps it."""
+    base = save_base(tmp_path / "base", kind, "CAUSAL_LM")
+    adapter = save_lora(tmp_path / "a", base, "CAUSAL_LM", target_modules=[embedding])
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "task_type": task}))
+    out = tmp_path / "out"
+    command = ["merge", f"--suspect={adapter}", f"--others=[{adapter}]", "--defense=WAG"]
+    assert main([*command, "--dense", f"--out={out}"]) == 0
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    ids = torch.arange(3, 9)[None]
+    model = AutoModelForCausalLM.from_pretrained(base)
+    expected = PeftModel.from_pretrained(model, adapter).eval()(ids).logits
+    found = AutoModelForCausalLM.from_pretrained(out).eval()(ids).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    tied = AutoModelForCausalLM.from_pretrained(base).eval()(ids).logits
+    assert (found - tied).abs().max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapted_embedding_beside_an_output_layer_of_its_own(tmp_path):
     untied = save_base(tmp_path / "b", "llama", "CAUSAL_LM", tie_word_embeddings=False)
     adapter = save_lora(tmp_path / "c", untied, "CAUSAL_LM", target_modules=["embed_tokens"])
     opened, expected = open_weights(adapter), merged_by_peft(untied, adapter, "CAUSAL_LM")

@@ -18,13 +18,16 @@ _LAST_LAYERS = ("score.weight", "classifier.weight", "classifier.out_proj.weight
 def dense_config(base: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
     """Return the base's configuration, made that of the model that the adapter was trained in.
 
-    A classifier's class and number of labels are not in its base's configuration: the class
-    follows from the task that the adapter names, the number from the rows of the saved head.
+    A model that was untied says so. A classifier's class and number of labels are not in its
+    base's configuration: the class follows from the task that the adapter names, the number from
+    the rows of the saved head.
 
     Args:
         base: What the base's `config.json` holds; it is not changed.
         weights: The adapter over its base; anything else keeps the configuration as it is.
     """
+    if isinstance(weights, AdapterWeights) and weights.untied:
+        return {**base, "tie_word_embeddings": False}
     if not isinstance(weights, AdapterWeights) or weights.config.get("task_type") != "SEQ_CLS":
         return dict(base)
     rows = [outline(weights, n).shape[0] for n in weights.saved if n.endswith(_LAST_LAYERS)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +129,18 @@ def _open_adapter(path: Path, base: str | Path | None) -> Weights:
             f"{path} is an adapter, and its base did not open ({error}); name another by base=..."
         ) from error
     known = str(here.resolve()) if here.exists() else str(address)
-    return AdapterWeights(path, dense, base_address=known, config=config)
+    said = _config_beside(here if here.exists() else downloaded(str(address)))
+    untie = _can_be_untied(said)
+    return AdapterWeights(path, dense, base_address=known, config=config, untie=untie)
+
+
+def _can_be_untied(config: Mapping[str, Any]) -> bool:
+    """Whether a model stays what it is if its output layer gets a tensor of its own.
+
+    Models that scale what goes into a tied output layer (T5) do not.
+    """
+    named = [str(name) for name in config.get("architectures") or ()]
+    return bool(named) and named[0].endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def _refuse_adapter(path: Path) -> Weights:

@@ -22,7 +22,7 @@ _FACTOR = re.compile(
 )
 _EMBEDDINGS = ("embed_tokens", "lm_head")  # saved whole by peft where they were resized
 
-_WITHOUT_LM_HEAD = {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"}
+WITHOUT_LM_HEAD = {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"}
 _LM_HEADS = (
     "lm_head.",  # RoBERTa, and decoders
     "cls.",  # BERT
@@ -138,7 +138,7 @@ def under_model_names(
     """
     spelled = {_modern(name): name for name in base}
     found = _renamed(spelled, targets)
-    if config.get("task_type") in _WITHOUT_LM_HEAD:
+    if config.get("task_type") in WITHOUT_LM_HEAD:
         heads = [n for n in spelled if n.startswith(_LM_HEADS)]
         out = set(heads) - set(own)
         found = {n: s for n, s in found.items() if _modern(s) not in out}

@@ -12,7 +12,7 @@ from torch import Tensor
 from bdlit.errors import BdlitError
 from bdlit.weights.adapters.config import rank_and_scaling, read_adapter_config
 from bdlit.weights.adapters.factors import Factors, Layer, LazyFactors
-from bdlit.weights.adapters.names import Keys, read_keys, under_model_names
+from bdlit.weights.adapters.names import WITHOUT_LM_HEAD, Keys, read_keys, under_model_names
 from bdlit.weights.adapters.orientation import is_transposed, transposed_blocks
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 from bdlit.weights.lazy import LazyWeights, renamed
@@ -29,6 +29,8 @@ FILES: Mapping[str, Callable[[Path], Weights]] = {
 
 _TOKEN_ROWS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "shared")
 _GENERATES = {"CAUSAL_LM", "SEQ_2_SEQ_LM"}
+OUTPUT = "lm_head.weight"
+"""Name of the output layer of models that can be untied."""
 
 
 class AdapterWeights(Mapping[str, Tensor]):
@@ -46,6 +48,8 @@ class AdapterWeights(Mapping[str, Tensor]):
         base: The weights of the model that it adapts, as they were saved.
         base_address: Where the base is; adapters of one address share their base.
         config: What `read_adapter_config` said, with the base that was opened; None reads it.
+        untie: Give the model an output layer of its own, the base's embedding, where the adapter
+            changes the embedding alone and the base uses one tensor for both.
 
     Attributes:
         path: The adapter's directory.
@@ -56,6 +60,7 @@ class AdapterWeights(Mapping[str, Tensor]):
         saved: Tensors that the adapter saved whole.
         copies: Copies of base tensors that peft put beside the factors of an embedding; a change
             is added to the copy.
+        untied: Name of the embedding whose unchanged form is the output layer, if one is.
 
     Raises:
         BdlitError: The adapter is broken, or more than a low-rank change of weights, or does not
@@ -72,6 +77,7 @@ class AdapterWeights(Mapping[str, Tensor]):
         *,
         base_address: str | None = None,
         config: Mapping[str, Any] | None = None,
+        untie: bool = False,
     ) -> None:
         self.path = path
         self.base_address = base_address
@@ -89,21 +95,25 @@ class AdapterWeights(Mapping[str, Tensor]):
         self.base = under_model_names(base, keys.a, {*keys.a, *keys.saved}, self.config)
         self.saved = self._under(keys.saved)
         self.copies = self._under(keys.copies)
+        self.untied = _both_ends(self, keys) if untie else None
         self.factors = self._checked(keys)
-        self._names = dict.fromkeys((*self.base, *self.saved))
+        head = (OUTPUT,) if self.untied else ()
+        self._names = dict.fromkeys((*self.base, *self.saved, *head))
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self.saved:
             return self.saved[name]
-        weight = self.copies[name] if name in self.copies else self.base[name]
+        own = self.untied if name == OUTPUT and self.untied else name
+        weight = self.copies[own] if own in self.copies else self.base[own]
         return self.factors[name].added_to(weight) if name in self.factors else weight
 
     def outline(self, name: str) -> Outline:
         """Return shape and dtype of a tensor, which is neither read nor computed for it."""
+        own = self.untied if name == OUTPUT and self.untied else name
         for source in (self.saved, self.copies):
-            if name in source:
-                return source.outline(name)
-        return self.base.outline(name)
+            if own in source:
+                return source.outline(own)
+        return self.base.outline(own)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names  # the default would compute the tensor
@@ -189,10 +199,18 @@ def _require_targets(adapter: AdapterWeights, keys: Keys) -> None:
             "the base that it was made for (of tied weights, only the one in the file can be "
             "adapted)"
         )
-    alone = any(name.startswith("lm_head.") for name in adapter.base)
-    shared = [n for n in keys.embeddings if n.removesuffix(".weight").endswith(_TOKEN_ROWS)]
-    if shared and not alone and adapter.config.get("task_type") in _GENERATES:
+    shared = _both_ends(adapter, keys)
+    if shared and adapter.untied is None and adapter.config.get("task_type") in _GENERATES:
         raise BdlitError(
-            f"{path} adapts {shared[0]}, which is the output layer of its base as well, and "
+            f"{path} adapts {shared}, which is the output layer of its base as well, and "
             "that would change with it: untie the base's weights first"
         )
+
+
+def _both_ends(adapter: AdapterWeights, keys: Keys) -> str | None:
+    """Return the adapted embedding that may be the output layer of the base as well."""
+    alone = any(name.startswith("lm_head.") for name in (*adapter.base, *adapter.saved))
+    if alone or adapter.config.get("task_type") in WITHOUT_LM_HEAD:
+        return None
+    rows = (n for n in keys.embeddings if n.removesuffix(".weight").endswith(_TOKEN_ROWS))
+    return next(iter(rows), None)
