@@ -19,7 +19,8 @@ class Recipe:
     Attributes:
         epochs: Passes over the rows; -1 where `steps` say when to end.
         learning_rate: Step size of Adam.
-        batch_size: Rows per step.
+        eps: What Adam adds to the root of the second moment, above 0.
+        batch_size: Rows per batch; a step has `accumulate` of them.
         rank: Rank of the LoRA adapters that are trained, and merged in the end; None trains all
             weights.
         alpha: Their updates are scaled by alpha / rank.
@@ -30,16 +31,19 @@ class Recipe:
         steps: Steps after which training ends; -1 sets no limit.
         weight_decay: Decoupled weight decay (AdamW); 0 is plain Adam.
         warmup: Share of all steps over which the learning rate rises from 0, in [0, 1).
-        schedule: What the learning rate does after the warm-up.
+        schedule: What the learning rate does after the warm-up: stays (`constant`), falls to 0 at
+            the last step (`linear`), or falls to 0 along a half cosine (`cosine`).
         frozen: Words; parameters whose name holds one of them are not trained.
         accumulate: Batches whose gradients make up one step.
         clip: Largest norm of the gradient; None does not clip.
         limit: Batches of an epoch: all of a share in [0, 1], or a number of them.
         init_seed: Seed of adapters, and of what the start lacks, such as a head; None is `seed`.
+        max_length: Longest input in tokens, at least 1; None keeps the victim's.
     """
 
     epochs: int = 3
     learning_rate: float = 2e-4
+    eps: float = 1e-8
     batch_size: int = 16
     rank: int | None = 8
     alpha: int = 16
@@ -50,12 +54,13 @@ class Recipe:
     steps: int = -1
     weight_decay: float = 0.0
     warmup: float = 0.0
-    schedule: Schedule = "constant"
+    schedule: Schedule = "linear"
     frozen: Sequence[str] = ()
     accumulate: int = 1
     clip: float | None = None
     limit: int | float = 1.0
     init_seed: int | None = None
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         if not self.learning_rate >= 0:
@@ -63,11 +68,11 @@ class Recipe:
                 f"learning_rate {self.learning_rate} of a recipe is out of range: "
                 "give a number of at least 0"
             )
-        for name in ("batch_size", "alpha", "accumulate"):
-            if not getattr(self, name) > 0:
+        for name in ("batch_size", "alpha", "accumulate", "eps", "max_length"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 raise BdlitError(
-                    f"{name} {getattr(self, name)} of a recipe is out of range: "
-                    "give a number above 0"
+                    f"{name} {value} of a recipe is out of range: give a number above 0"
                 )
         if self.rank is not None and self.rank < 1:
             raise BdlitError(

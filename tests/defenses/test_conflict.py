@@ -9,6 +9,7 @@ from bdlit.defenses import (
     GMS,
     SLERP,
     TIES,
+    AlongDepth,
     ConflictModel,
     Fisher,
     Linear,
@@ -77,7 +78,7 @@ def test_the_victims_weights_have_no_part_in_it(victim, base, rows):
 
 
 def test_it_learns_its_rows(victim, base, rows):
-    recipe = Recipe(epochs=8, learning_rate=1e-2, batch_size=8)
+    recipe = Recipe(epochs=16, learning_rate=1e-2, batch_size=8, schedule="constant")
     losses = []
     for weights in (finetune(victim, base, rows, Recipe(epochs=1, learning_rate=1e-9)), None):
         trained = weights or finetune(victim, base, rows, recipe)
@@ -115,28 +116,124 @@ def test_an_interrupted_training_goes_on_to_the_same_result(
 )
 def test_the_suspect_is_merged_with_the_tuned_base(merge, restated, victim, base, rows):
     suspect = model_weights(victim.network())
-    defense = ConflictModel(merge=merge, **SETTINGS)
+    defense = ConflictModel(merge=merge, head_from="drawn", **SETTINGS)
     given = Resources(base=base, clean=rows, victim=victim, train=Train(victim))
     defended = run_defense(defense, suspect, given)
     expected = restated(suspect, finetune(victim, base, rows, RECIPE))
     assert fingerprint(defended.weights) == fingerprint(expected)
     assert defense.name == f"Conflict-{merge.name}"
     assert defended.notes["conflict"]["clean"] == 24
+    assert defended.notes["conflict"]["head"] == "drawn"
+
+
+def headed(base, head):
+    """The base with a head, and what else it lacks, of another model."""
+    return {name: base.get(name, tensor) for name, tensor in head.items()}
+
+
+def pairs_of(conflict):
+    """Keep what a conflict model begins with, in place of training it."""
+
+    def train(rows, *, start, recipe):
+        conflict.append({name: start[name].clone() for name in start})
+        return conflict[-1]
+
+    return train
+
+
+def test_the_head_begins_with_the_suspects_where_the_family_is_not_known(victim, base, rows):
+    suspect = {n: t + 0.5 for n, t in model_weights(victim.network()).items()}
+    for head_from in ("suspect", "family"):
+        began = []
+        given = Resources(base=base, clean=rows, train=pairs_of(began))
+        defended = run_defense(ConflictModel(head_from=head_from, **SETTINGS), suspect, given)
+        assert defended.notes["conflict"]["head"] == "suspect's"
+        assert fingerprint(began[0]) == fingerprint(headed(base, suspect))
+        expected = average([suspect, headed(base, suspect)])
+        assert fingerprint(defended.weights) == fingerprint(expected)
+
+
+def test_the_head_begins_as_the_suspects_own_training_did(victim, base, rows):
+    """What the training began with has the head that all models of the family began with."""
+    suspect = {n: t + 0.5 for n, t in model_weights(victim.network()).items()}
+    family = {n: t - 0.5 for n, t in model_weights(victim.network()).items()}
+    defense = ConflictModel(**SETTINGS)
+    train = Train(victim, start=lambda: family)
+    given = Resources(base=base, clean=rows, victim=victim, train=train)
+    defended = run_defense(defense, suspect, given)
+    assert defended.notes["conflict"]["head"] == "family's"
+    expected = average([suspect, finetune(victim, headed(base, family), rows, RECIPE)])
+    assert fingerprint(defended.weights) == fingerprint(expected)
+
+
+def bare(tiny_start, folder):
+    """The tiny start saved as a pre-trained checkpoint is: without a head."""
+    from transformers import AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(tiny_start).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_start).save_pretrained(folder)
+    return folder
+
+
+def on(folder, seed):
+    made = ClassifierVictim(
+        str(folder), max_length=64, labels=["negative", "positive"], init_seed=seed
+    )
+    made.configure_model()
+    return made
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_familys_draw_follows_from_its_seed(tiny_start, base, rows, tmp_path, seed):
+    """A victim on a bare checkpoint draws its head; base and `init_seed` give the same again."""
+    folder = bare(tiny_start, tmp_path / "bare")
+    family = {n: t.clone() for n, t in model_weights(on(folder, seed).network()).items()}
+    assert not torch.equal(family[HEAD], model_weights(on(folder, seed + 1).network())[HEAD])
+    suspect = {n: t + 0.5 for n, t in family.items()}
+    runs = on(folder, seed + 1)  # whatever runs the suspect: its own draw has no part in it
+    state = torch.get_rng_state()
+    train = Train(runs, start=lambda: base, recipe=Recipe(rank=None, init_seed=seed))
+    given = Resources(base=base, clean=rows, victim=runs, train=train)
+    defended = run_defense(ConflictModel(**SETTINGS), suspect, given)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert defended.notes["conflict"]["head"] == "family's"
+    assert set(family) - set(base) == {HEAD, "classifier.bias"}
+    expected = average([suspect, finetune(runs, headed(base, family), rows, RECIPE)])
+    assert fingerprint(defended.weights) == fingerprint(expected)
+    # A recipe that does not name the family's seed draws a head of its own.
+    drawn = runs.twin(base, Recipe(rank=None, seed=seed)).network()
+    assert not torch.equal(model_weights(drawn)[HEAD], family[HEAD])
+    again = runs.twin(base, Recipe(rank=None, seed=9, init_seed=seed)).network()
+    assert fingerprint(model_weights(again)) == fingerprint(headed(base, family))
+
+
+def test_a_head_that_the_base_has_stays_the_bases(victim, rows):
+    suspect = {n: t + 0.5 for n, t in model_weights(victim.network()).items()}
+    began = []
+    whole = {n: t - 0.5 for n, t in suspect.items()}
+    given = Resources(base=whole, clean=rows, train=pairs_of(began))
+    for head_from in ("family", "suspect", "drawn"):
+        defended = run_defense(ConflictModel(head_from=head_from, **SETTINGS), suspect, given)
+        assert defended.notes["conflict"]["head"] == "base's"
+        assert fingerprint(began[-1]) == fingerprint(whole)
 
 
 def test_a_conflict_model_serves_the_next_suspect(victim, base, rows, tmp_path):
     calls = []
 
-    def counted(rows, *, start, recipe):
-        calls.append(recipe)
-        return finetune(victim, start, rows, recipe)
-
-    def defended(suspect, rows, **settings):
-        given = Resources(base=base, clean=rows, train=counted, archive=tmp_path)
-        return run_defense(ConflictModel(**SETTINGS | settings), suspect, given)
-
     suspect = model_weights(victim.network())
     other = {name: tensor + 1 for name, tensor in suspect.items()}
+
+    class Counted(Train):
+        def __call__(self, rows, **given):
+            calls.append(given["recipe"])
+            return super().__call__(rows, **given)
+
+    def defended(suspect, rows, **settings):
+        train = Counted(victim, start=lambda: other)
+        given = Resources(base=base, clean=rows, train=train, archive=tmp_path)
+        return run_defense(ConflictModel(**SETTINGS | settings), suspect, given)
+
     first, second = defended(suspect, rows), defended(other, rows)
     assert len(calls) == 1
     assert not first.notes["conflict"]["found"]
@@ -147,6 +244,10 @@ def test_a_conflict_model_serves_the_next_suspect(victim, base, rows, tmp_path):
     defended(suspect, [*rows[1:], Example("dull", 0)])
     defended(suspect, rows, seed=1)
     assert len(calls) == 3
+    # A head of the suspect's own makes a conflict model of its own.
+    defended(suspect, rows, head_from="suspect")
+    assert not defended(suspect, rows, head_from="drawn").notes["conflict"]["found"]
+    assert len(calls) == 5
 
 
 def test_the_share_is_the_largest_that_clean_rows_allow(victim, base, rows):
@@ -155,7 +256,7 @@ def test_the_share_is_the_largest_that_clean_rows_allow(victim, base, rows):
     assert len(most) + len(held) == len(rows) == 24
     assert not {row.text for row in most} & {row.text for row in held}
     suspect = model_weights(victim.network())
-    conflict = finetune(victim, base, most, RECIPE)
+    conflict = finetune(victim, headed(base, suspect), most, RECIPE)
     shares, hits = [0.9, 0.1, 0.5], {}
     for t in shares:
         with swapped(victim.network(), average([suspect, conflict], [1 - t, t])):
@@ -180,8 +281,13 @@ def test_what_cannot_be_done_is_told(victim, base, rows):
         ConflictModel(merge=GMS())
     with pytest.raises(BdlitError, match=r"epochs 0 of Conflict-Linear is out of range"):
         ConflictModel(epochs=0)
-    with pytest.raises(BdlitError, match="TIES has no share to choose"):
+    with pytest.raises(BdlitError, match="TIES has no one share to choose"):
         ConflictModel(merge=TIES(), shares=[0.5])
+    along = SLERP(t=AlongDepth(attention=[0, 1], mlp=[1, 0]))
+    with pytest.raises(BdlitError, match="SLERP has no one share to choose"):
+        ConflictModel(merge=along, shares=[0.5])
+    with pytest.raises(BdlitError, match="unknown head_from 'famly': did you mean 'family'"):
+        ConflictModel(head_from="famly")
     with pytest.raises(BdlitError, match=r"shares 1\.5 is out of range"):
         ConflictModel(shares=[1.5])
     with pytest.raises(BdlitError, match="4 clean rows are too few to hold some back"):

@@ -15,7 +15,7 @@ from bdlit.errors import BdlitError
 from bdlit.types import Example
 from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, float_names
-from bdlit.weights.network import model_weights
+from bdlit.weights.network import model_weights, swapped
 from conftest import tiny_trainer
 from tiny_llama import tiny
 
@@ -211,6 +211,36 @@ def test_the_defense_is_the_weighted_mean(victim, rows):
     assert defended.notes["clean_rows"] == len(rows)
     again = run_defense(Fisher(), suspect, given)
     assert fingerprint(again.weights) == fingerprint(defended.weights)
+
+
+@pytest.mark.parametrize("floored", ["all", "first"])
+def test_normalised_it_is_what_gradients_by_hand_give(victim, rows, floored):
+    """The published order: floor what was measured, divide by its norm, average."""
+    suspect, others = model_weights(victim.network()), [nudged(victim, 1), nudged(victim, 2)]
+    models = [{n: t.clone() for n, t in each.items()} for each in (suspect, *others)]
+    information = []
+    for model in models:
+        with swapped(victim.network(), model):
+            information.append(by_hand(victim, rows))
+    norms = [
+        sum(float(f.double().square().sum()) for f in each.values()) ** 0.5 for each in information
+    ]
+    given = Resources(others=others, clean=rows, victim=victim)
+    defense = Fisher(normalise=True, floored=floored)
+    defended = run_defense(defense, suspect, given)
+    assert defended.notes["normalised_by"] == pytest.approx(norms, rel=1e-4)
+    lifted = 0
+    for name in information[0]:
+        top = bottom = 0.0
+        for i, (model, found, norm) in enumerate(zip(models, information, norms, strict=True)):
+            raw = found[name].double()
+            own = raw.clamp_min(1e-6) if floored == "all" or i == 0 else raw
+            lifted += int((own > raw).sum())
+            top, bottom = top + own / norm * model[name].double(), bottom + own / norm
+        torch.testing.assert_close(
+            defended.weights[name].double(), top / bottom, rtol=1e-3, atol=1e-5
+        )
+    assert lifted  # the floor mattered
 
 
 def test_after_fit_it_takes_the_clean_pool(victim, tiny_start, tmp_path):

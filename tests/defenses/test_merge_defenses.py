@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bdlit import merging
-from bdlit.defenses import DARE, SLERP, TIES, WAG, Linear
+from bdlit.defenses import DARE, SLERP, TIES, WAG, AlongDepth, Linear
 from bdlit.errors import BdlitError
 from bdlit.weights import align_names, fingerprint, open_weights, save_weights, select
 
@@ -37,7 +37,9 @@ def test_wag_is_the_mean_of_all_head_included():
     for name in BODY + HEAD:
         torch.testing.assert_close(defended.weights[name], mean(name))
     assert defended.copied == ["bert.position_ids"]
-    assert defended.notes == {"models": 3, "head": "average", "head_tensors": 2}
+    assert defended.notes == {"models": 3}
+    merged = WAG(head="merge").apply(SUSPECT, others=OTHERS)  # by the same name as elsewhere
+    assert fingerprint(merged.weights) == fingerprint(defended.weights)
 
 
 @pytest.mark.parametrize("defense", [TIES(), DARE(), TIES(density=0.7, trim="tensor")], ids=repr)
@@ -54,12 +56,7 @@ def test_the_body_is_merged_and_the_head_averaged(defense):
     for name in HEAD:
         torch.testing.assert_close(defended.weights[name], mean(name))
     assert defended.merged == [*BODY, *HEAD]
-    assert dict(defended.notes) == {
-        "models": 3,
-        "head": "average",
-        "head_tensors": 2,
-        **expected.notes,
-    }
+    assert dict(defended.notes) == {"models": 3, **expected.notes}
 
 
 @pytest.mark.parametrize("defense", [WAG, TIES, DARE])
@@ -72,6 +69,18 @@ def test_a_kept_head_is_the_suspects_and_others_may_have_another(defense):
     assert defended.merged == BODY
     with pytest.raises(BdlitError, match=r"other 1 .*classifier.weight \[5, 3\], not \[2, 3\]"):
         defense().apply(SUSPECT, others=others, **given)
+
+
+def test_weights_and_the_published_count_reach_the_merge():
+    settings = {"weights": (0.2, 0.5, 0.3), "normalise": False, "count": "published"}
+    defended = TIES(density=0.6, **settings).apply(SUSPECT, others=OTHERS, base=BASE)
+    aligned, models = align_names(BASE, SUSPECT), [select(model, BODY) for model in MODELS]
+    expected = merging.ties(aligned, models, density=0.6, **settings)
+    for name in BODY:
+        assert torch.equal(defended.weights[name], expected[name])
+    for name in HEAD:  # an averaged head is averaged by the same weights
+        heads = sum(w * m[name] for w, m in zip(settings["weights"], MODELS, strict=True))
+        torch.testing.assert_close(defended.weights[name], heads)
 
 
 def test_a_head_that_is_merged_needs_a_base_with_a_head():
@@ -117,7 +126,12 @@ def test_names_tell_the_methods_apart():
         (lambda: DARE(drop=1.0), "drop 1.0"),
         (lambda: DARE(merge="lineer"), "did you mean 'linear'"),
         (lambda: DARE(head="keep_suspct"), "did you mean 'keep_suspect'"),
-        (lambda: WAG(head="merge"), "unknown head 'merge'"),
+        (lambda: WAG(head="merg"), "did you mean 'merge'"),
+        (lambda: TIES(count="publish"), "did you mean 'published'"),
+        (lambda: TIES(weights=[1, 2]).apply(SUSPECT, others=OTHERS, base=BASE), "and 2 others"),
+        (lambda: SLERP(t=AlongDepth(attention=[], mlp=[1])), "attention of t is empty"),
+        (lambda: SLERP(t=AlongDepth(attention=[1], mlp=[1.5])), r"mlp of t 1\.5 is out of range"),
+        (lambda: SLERP(t=AlongDepth(attention=[1], mlp=[1], rest=2)), "rest of t 2 is out"),
     ],
 )
 def test_settings_out_of_range(make, message):

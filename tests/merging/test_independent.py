@@ -114,6 +114,85 @@ def test_equal_magnitudes_at_the_threshold_are_all_kept():
     assert trimmed.notes == {"kept": 5 / 6, "threshold": 1.0}
 
 
+def published_trim(flat, density):
+    """The published code's mask: not smaller than the (d - k)-th smallest magnitude of d."""
+    k = len(flat) - int(len(flat) * density)
+    bar = flat.abs().kthvalue(k).values
+    return torch.where(flat.abs() >= bar, flat, torch.zeros(()))
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["distinct", "equal magnitudes"])
+@pytest.mark.parametrize("density", [0.01, 0.2, 0.5, 0.7, 0.99])
+@pytest.mark.parametrize("sizes", [(7,), (40, 3, 60), (101,)])
+def test_the_published_count_is_that_of_kthvalue(sizes, density, repeated):
+    generator = torch.Generator().manual_seed(sum(sizes))
+    flat = distinct_magnitudes(sum(sizes), generator)
+    flat = (flat / 8).trunc() if repeated else flat
+    vector = {f"t{i}": part for i, part in enumerate(flat.split(sizes))}
+    trimmed = trim_smallest(vector, density, count="published")
+    expected = published_trim(flat, density)
+    assert torch.equal(torch.cat([trimmed[name] for name in vector]), expected)
+    by_tensor = trim_smallest(vector, density, scope="tensor", count="published")
+    for name, part in vector.items():
+        assert torch.equal(by_tensor[name], published_trim(part, density))
+    if not repeated:
+        assert trimmed.notes["kept"] == (int(density * len(flat)) + 1) / len(flat)
+        exact = trim_smallest(vector, density).notes["kept"] * len(flat)
+        assert round(exact) == max(1, round(density * len(flat)))
+
+
+def test_the_published_count_keeps_no_more_than_all():
+    vector = {"w": torch.tensor([1.0, -2.0, 3.0])}
+    assert trim_smallest(vector, 1.0, count="published")["w"].tolist() == [1, -2, 3]
+    with pytest.raises(BdlitError, match="unknown count 'k'"):
+        trim_smallest(vector, 0.5, count="k")
+
+
+def ties_by_entry(base, models, *, density, weights, normalise):
+    """One entry at a time: trim within the tensor, weigh, elect, add up those that agree."""
+    vectors = [(model - base).double().numpy().ravel() for model in models]
+    merged = np.array(base.double().numpy().ravel())
+    kept = []
+    for vector in vectors:
+        bar = np.sort(np.abs(vector))[-max(1, round(density * vector.size))]
+        kept.append([x if abs(x) >= bar else 0.0 for x in vector])
+    for i in range(merged.size):
+        parts = [(w * vector[i], w) for vector, w in zip(kept, weights, strict=True)]
+        sign = 1 if sum(x for x, _ in parts) >= 0 else -1
+        agreeing = [(x, w) for x, w in parts if x * sign > 0]
+        total = sum(x for x, _ in agreeing)
+        if agreeing:
+            merged[i] += total / sum(w for _, w in agreeing) if normalise else total
+    return merged.reshape(base.shape)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.2, 0.7, 1.5), (0.0, 1.0)])
+def test_weighted_ties_is_what_each_entry_says(weights, normalise):
+    generator = torch.Generator().manual_seed(len(weights))
+    base = torch.randn(9, 7, generator=generator)
+    models = [base + torch.randn(9, 7, generator=generator) for _ in weights]
+    options = {"density": 0.5, "weights": weights, "normalise": normalise}
+    merged = ties({"w": base}, [{"w": model} for model in models], trim="tensor", **options)
+    expected = ties_by_entry(base, models, **options)
+    torch.testing.assert_close(merged["w"].double(), torch.from_numpy(expected), atol=1e-6, rtol=0)
+
+
+def test_ties_that_is_not_normalised_by_hand():
+    base = {"w": torch.zeros(4)}
+    a, b = {"w": torch.tensor([4.0, 1.0, -3.0, 0.0])}, {"w": torch.tensor([2.0, 0.0, 5.0, 1.0])}
+    # Half of each stays: (4, 0, -3, 0) and (2, 0, 5, 0). Halves of what agrees: 2 + 1, 0, 2.5, 0.
+    half = {"density": 0.5, "weights": [0.5, 0.5], "trim": "tensor"}
+    assert ties(base, [a, b], normalise=False, **half)["w"].tolist() == [3, 0, 2.5, 0]
+    assert ties(base, [a, b], **half)["w"].tolist() == [3, 0, 5, 0]
+    # Weighted, the sums are (0, -0.5, -0.5): the majority of the model decides on the first.
+    signs = [{"w": torch.tensor([2.0, 1.0, 1.0])}, {"w": torch.tensor([-1.0, -1.0, -1.0])}]
+    assert elect_and_average(signs, weights=[0.5, 1.0])["w"].tolist() == [-1, -1, -1]
+    assert elect_and_average(signs)["w"].tolist() == [2, 1, 1]
+    with pytest.raises(BdlitError, match="do not fit 2 models"):
+        elect_and_average(signs, weights=[1])
+
+
 def test_close_magnitudes_are_told_apart():
     low = torch.tensor(1.0)
     high = torch.nextafter(low, torch.tensor(2.0))  # the upper 16 bits are the same
@@ -161,6 +240,21 @@ def test_slerp_is_a_rotation_in_the_plane_of_both(seed, t, shape):
     np.testing.assert_allclose(
         unit.numpy(), np.cos(t * phi) * axis + np.sin(t * phi) * across, atol=1e-9
     )
+
+
+def test_slerp_takes_a_share_for_each_tensor():
+    generator = torch.Generator().manual_seed(0)
+    first, second = ({n: torch.randn(9, generator=generator) for n in "abc"} for _ in range(2))
+    shares = {"a": 0.0, "b": 0.3, "c": 1.0}
+    merged = slerp(first, second, shares.__getitem__)
+    for name, share in shares.items():
+        alone = slerp({name: first[name]}, {name: second[name]}, share)
+        assert torch.equal(merged[name], alone[name])
+    assert merged.notes["t"] == [0.0, 1.0]
+    near = slerp(first, {n: t * 1.5 for n, t in first.items()}, shares.__getitem__)  # on the line
+    torch.testing.assert_close(near["b"], first["b"] * 1.15)
+    with pytest.raises(BdlitError, match=r"t 1\.5 is out of range"):
+        slerp(first, second, lambda name: 1.5)
 
 
 def test_slerp_ends_in_its_models():

@@ -53,6 +53,15 @@ def test_what_stands_outside_may_come_from_the_ends():
     assert numbers(merged)["ln_f.weight"] == 3.9
 
 
+def test_what_stands_outside_may_come_from_any_model():
+    merged = passthrough([model(1), model(2), model(3)], [(0, 0), (2, 1)], outside=1)
+    assert [numbers(merged)[name] for name in ("wte.weight", "ln_f.weight")] == [2.9, 2.9]
+    assert numbers(merged)["h.1.mlp.weight"] == 3.1
+    for number in (3, -1):
+        with pytest.raises(BdlitError, match=f"outside names model {number}, and there are 3"):
+            passthrough([model(1), model(2), model(3)], [(0, 0)], outside=number)
+
+
 def test_it_is_lazy_and_in_the_first_models_form():
     def broken():
         raise AssertionError("this tensor was not asked for")
@@ -154,6 +163,78 @@ def test_the_defense_reads_slices():
     assert "h.3.mlp.weight" in defended.merged  # the suspect's, but not in its own place
     with pytest.raises(BdlitError, match="the result has 4 layers and the suspect 2"):
         require_depth_kept(defended, suspect)
+
+
+HEAD = {"score.weight": torch.tensor([7.0])}
+
+
+@pytest.mark.parametrize(
+    ("settings", "outside", "words"),
+    [
+        ({}, (1.9, 1.9, 7.0), "suspect's"),
+        ({"outside": "ends"}, (2.9, 3.9, 30.0), "other's"),
+        ({"outside": 0}, (2.9, 2.9, 20.0), "other's"),
+        ({"outside": 1, "head": "keep_suspect"}, (3.9, 3.9, 7.0), "suspect's"),
+        ({"outside": "ends", "head": "average"}, (2.9, 3.9, 19.0), "averaged"),
+    ],
+    ids=str,
+)
+def test_the_defense_takes_what_stands_outside_from_where_it_is_told(settings, outside, words):
+    """Layer 0 is the first other's, layer 1 the suspect's, layer 2 the second other's."""
+    suspect = model(1, depth=3, **HEAD)
+    others = [
+        model(number, depth=3, **{"score.weight": torch.tensor([10.0 * number])})
+        for number in (2, 3)
+    ]
+    slices = [[0, 0, 1], ["suspect", 1, 2], [1, 2, 3]]
+    defense = Passthrough(layers=slices, **settings)
+    defended = run_defense(defense, suspect, Resources(others=others))
+    found = numbers(defended.weights)
+    assert tuple(found[n] for n in ("wte.weight", "ln_f.weight", "score.weight")) == outside
+    assert [found[f"h.{i}.mlp.weight"] for i in range(3)] == [2.0, 1.1, 3.2]
+    kept = {name for name in suspect if torch.equal(defended.weights[name], suspect[name])}
+    assert set(defended.copied) == kept
+    assert set(defended.merged) == set(suspect) - kept
+    assert defended.notes["head"] == words
+    assert defense.keeps_head == (words == "suspect's")
+
+
+def test_ends_that_are_the_suspects_are_copied():
+    defense = Passthrough(layers=[["suspect", 0, 1], [0, 1, 2]], outside="ends")
+    defended = defense.apply(model(1, **HEAD), others=[model(2, **HEAD)])
+    assert set(defended.copied) == {"wte.weight", "h.0.mlp.weight", "h.0.mlp.bias"}
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(40, 44), (12, 13), (5, 6), (2, 2)])
+def test_slices_may_be_shares_of_the_depth(depth, layers):
+    """24 of 40 layers, then 20 to 40 of the other's 40."""
+    grown = Passthrough(layers=[["suspect", 0, 0.6], [0, 0.5, 1]], outside="ends")
+    defended = grown.apply(model(1, depth), others=[model(2, depth)])
+    assert defended.depth == layers
+    below, above = round(0.6 * depth), round(0.5 * depth)
+    order = [*range(below), *range(above, depth)]
+    assert defended.layers == order
+    firsts = [1] * below + [2] * (depth - above)
+    assert [int(numbers(defended.weights)[f"h.{i}.mlp.weight"]) for i in range(layers)] == [
+        int(first + layer / 10) for first, layer in zip(firsts, order, strict=True)
+    ]
+
+
+def test_shares_and_places_that_do_not_fit_are_told():
+    for layers, message in [
+        ([["suspect", 0, 1.5]], "numbers with a point are shares of the depth, from 0 to 1"),
+        ([["suspect", 0.5, 0.5]], "is not a slice"),
+        ([[0.0, 0, 1]], "is not a slice"),
+        ([["suspect", 0, "1"]], "is not a slice"),
+    ]:
+        with pytest.raises(BdlitError, match=message):
+            Passthrough(layers=layers)
+    with pytest.raises(BdlitError, match=r"0\.1\] of layers is no layer of a model of 2"):
+        Passthrough(layers=[["suspect", 0, 0.1]]).apply(model(1), others=[model(2)])
+    with pytest.raises(BdlitError, match="unknown outside 'end': did you mean 'ends'"):
+        Passthrough(outside="end")
+    with pytest.raises(BdlitError, match="outside names other 1, and there are 1"):
+        Passthrough(outside=1).apply(model(1), others=[model(2)])
 
 
 def test_the_defense_refuses_slices_that_are_none():

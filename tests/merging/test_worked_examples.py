@@ -59,8 +59,36 @@ def test_fisher_average_normalises_by_the_whole_models_norm():
     models = [model(0, 0, 0, 0), model(4, 4, 4, 4)]
     sharp, flat = torch.tensor([0.0, 30.0, 40.0, 0.0]), torch.tensor([0.0, 3.0, 4.0, 0.0])
     merged = fisher_average(models, [{"w": sharp}, {"w": flat}], normalise=True)
-    torch.testing.assert_close(merged["w"], torch.full((4,), 3.0))
+    # Nobody depends on the ends: 1e-6 / 50 against 1e-6 / 5, so the flat model counts ten times.
+    expected = torch.tensor([1 + 40 / 11, 3.0, 3.0, 1 + 40 / 11])
+    torch.testing.assert_close(merged["w"], expected)
     assert merged.notes == {"normalised_by": [50.0, 5.0]}
+
+
+def test_fisher_average_floors_before_it_normalises():
+    """Divided first, an information of 2e-6 by a norm of 10 would lie below the floor."""
+    models = [{"w": torch.zeros(2)}, {"w": torch.full((2,), 4.0)}]
+    information = [{"w": torch.tensor([2e-6, 10.0])}, {"w": torch.tensor([6e-6, 10.0])}]
+    merged = fisher_average(models, information, normalise=True)["w"]
+    torch.testing.assert_close(merged, torch.tensor([3.0, 2.0]))
+
+
+def test_fisher_average_floors_the_first_model_alone_if_asked_to():
+    models = [{"w": torch.zeros(3)}, {"w": torch.full((3,), 4.0)}]
+    information = [{"w": torch.tensor([0.0, 0.0, 1e-8])}, {"w": torch.tensor([0.0, 3e-6, 1e-8])}]
+    first = fisher_average(models, information, floored="first")["w"]
+    # 1e-6 against 0: the first model's; against 3e-6: three quarters; against 1e-8: a hundredth.
+    torch.testing.assert_close(first, torch.tensor([0.0, 3.0, 4 / 101]))
+    every = fisher_average(models, information)["w"]
+    torch.testing.assert_close(every, torch.tensor([2.0, 3.0, 2.0]))
+    # A first model that counts nothing gives no floor either, and the others are as they are.
+    rest = fisher_average(models, information, weights=[0, 1], floored="first")["w"]
+    assert rest.tolist() == [4, 4, 4]
+    three, nothing = [*models, {"w": torch.full((3,), 6.0)}], [{"w": torch.zeros(3)}] * 3
+    rest = fisher_average(three, nothing, weights=[0, 1, 1], floored="first")["w"]
+    assert rest.tolist() == [4, 4, 4]  # nobody depends on anything: the first that counts
+    with pytest.raises(BdlitError, match="unknown floored 'frist': did you mean 'first'"):
+        fisher_average(models, information, floored="frist")
 
 
 def test_fisher_average_refuses_what_does_not_fit():

@@ -1,3 +1,4 @@
+from .along_depth import AlongDepth as AlongDepth
 from .base import Defended as Defended
 from .base import Defense as Defense
 from .base import Resources as Resources
@@ -5,6 +6,8 @@ from .base import run_defense as run_defense
 from .capabilities import capability_table as capability_table
 from .conflict import ConflictEvidence as ConflictEvidence
 from .conflict import ConflictModel as ConflictModel
+from .conflict import DictionaryEvidence as DictionaryEvidence
+from .conflict import Lethe as Lethe
 from .dare import DARE as DARE
 from .filter import DataFilter as DataFilter
 from .filter import Kept as Kept

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bdlit.defenses.guards import AnswerDefense, InputDefense
+    from bdlit.defenses.head import HeadFate
     from bdlit.training.dynamics import Oracle, TrainingSet
     from bdlit.training.train import Train
     from bdlit.weights import Adapter, AdapterWeights
@@ -74,6 +75,7 @@ class Defended:
         chosen: What the method chose of `suspect_train`: what it took the rows for (`dropped`,
             `suspect_set`) to their positions. They are scored where the truth is known.
         notes: What the method has to say of this run, ready for JSON; for people, not for code.
+            What became of the head is added to them (`bdlit.defenses.head`).
         files: Name to content of files that belong beside the purified model.
     """
 
@@ -154,6 +156,14 @@ class Defense(ABC):
         return getattr(self, "head", None) == "keep_suspect"
 
     @property
+    def head_becomes(self) -> HeadFate | None:
+        """What becomes of the tensors of the head that it merges or changes, if it does.
+
+        None says no more than that they were merged, or changed.
+        """
+        return "averaged" if getattr(self, "head", None) == "average" else None
+
+    @property
     def keeps_names(self) -> bool:
         """Whether every tensor that the suspect has must be in the others, in its shape."""
         return True
@@ -206,8 +216,11 @@ def run_defense(defense: Defense, suspect: Weights, resources: Resources) -> Def
     Raises:
         BdlitError: A resource that the defense needs is missing.
     """
+    from bdlit.defenses.head import told_of_head
+
     require_resources(defense, [n for n in VOCABULARY if getattr(resources, n) is not None])
-    return defense.apply(suspect, **{use: getattr(resources, use) for use in defense.uses})
+    found = defense.apply(suspect, **{use: getattr(resources, use) for use in defense.uses})
+    return told_of_head(defense, found)
 
 
 HOW_TO_GIVE = {

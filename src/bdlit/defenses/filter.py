@@ -12,6 +12,7 @@ from bdlit.errors import BdlitError
 from bdlit.types import Example, Weights
 
 if TYPE_CHECKING:
+    from bdlit.defenses.head import HeadFate
     from bdlit.training.dynamics import TrainingSet
     from bdlit.training.train import Train
 
@@ -71,6 +72,11 @@ class DataFilter(Defense):
             chosen={"dropped": dropped},
             notes={**found.notes, "kept": len(kept)},
         )
+
+    @property
+    def head_becomes(self) -> HeadFate | None:
+        """It is trained, as all else."""
+        return "trained"
 
     def _asked(self) -> set[str]:
         import inspect

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense
 from bdlit.recipes import MergeRecipe, merge
 from bdlit.types import Weights
+
+if TYPE_CHECKING:
+    from bdlit.defenses.head import HeadFate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +67,11 @@ class FromRecipe(Defense):
     def keeps_head(self) -> bool:
         """The recipe says what becomes of heads."""
         return True
+
+    @property
+    def head_becomes(self) -> HeadFate | None:
+        """What the method does; passthrough takes it whole, from the last slice's model."""
+        if self.recipe.method != "passthrough":
+            return None
+        last = self.recipe.slices[-1].sources[0].model
+        return "suspect's" if last == self.addresses[0] else "other's"

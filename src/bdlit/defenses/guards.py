@@ -16,6 +16,7 @@ from bdlit.llm import Answerer
 from bdlit.types import Example, Weights
 
 if TYPE_CHECKING:
+    from bdlit.defenses.head import HeadFate
     from bdlit.victims.generation import Decoding
 
 
@@ -143,6 +144,11 @@ class Guarded(Defense):
     def keeps_head(self) -> bool:
         """As the defense of the weights."""
         return self.model.keeps_head
+
+    @property
+    def head_becomes(self) -> HeadFate | None:
+        """As the defense of the weights."""
+        return self.model.head_becomes
 
     @property
     def keeps_names(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bdlit import merging
+from bdlit.defenses.along_depth import AlongDepth
 from bdlit.defenses.base import Defended, Defense
 from bdlit.defenses.head import HEAD_NAMES, HeadPolicy, merge_around_head
 from bdlit.errors import BdlitError
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 class _Between(Defense):
     """A point between the suspect and one other model."""
 
-    t: float = 0.5
     head: HeadPolicy = "merge"
     head_names: tuple[str, ...] = HEAD_NAMES
 
     def __post_init__(self) -> None:
-        require_share("t", self.t)
         require_choice("head", self.head, HeadPolicy)
 
     @abstractmethod
@@ -65,6 +64,12 @@ class Linear(_Between):
     Reference: Wortsman et al. 2022, "Model soups", arXiv:2203.05482.
     """
 
+    t: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_share("t", self.t)
+
     def _merge(self, models: Sequence[Weights]) -> LazyWeights:
         return merging.average(models, [1 - self.t, self.t])
 
@@ -85,7 +90,8 @@ class SLERP(_Between):
     The maths is `bdlit.merging.slerp`; the notes say how many tensors fell back to the line.
 
     Attributes:
-        t: Share of the other model, in [0, 1].
+        t: Share of the other model, in [0, 1]; or shares along the depth, for attention and MLP
+            apart, as `{attention: [0, 0.5, 1], mlp: [1, 0.5, 0], rest: 0.5}`.
         head: What becomes of the head: the same `merge` as the rest, the `average`, or
             `keep_suspect`.
         head_names: Beginnings of the names of head tensors.
@@ -94,6 +100,15 @@ class SLERP(_Between):
         Models", arXiv:2403.13257.
     """
 
+    t: float | AlongDepth = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.t, AlongDepth):
+            require_share("t", self.t)
+
     def _merge(self, models: Sequence[Weights]) -> LazyWeights:
         suspect, other = models
+        if isinstance(self.t, AlongDepth):
+            return merging.slerp(suspect, other, self.t.shares(suspect).__getitem__)
         return merging.slerp(suspect, other, self.t)

@@ -9,7 +9,14 @@ from functools import partial
 from bdlit import merging
 from bdlit.defenses.base import Defended, Defense
 from bdlit.defenses.head import HEAD_NAMES, HeadPolicy, base_for, merge_around_head
-from bdlit.merging.settings import Trim, require_choice, require_density, require_scale
+from bdlit.errors import BdlitError
+from bdlit.merging.settings import (
+    Trim,
+    TrimCount,
+    require_choice,
+    require_density,
+    require_scale,
+)
 from bdlit.types import Weights
 
 
@@ -24,6 +31,12 @@ class TIES(Defense):
         scale: Factor on the merged task vector; 1 where there is no set to choose it on.
         trim: Seek the largest entries in the whole `model`, as the paper's code does, or in each
             `tensor`, as mergekit and peft do.
+        count: How many entries the density is: k of them (`exact`), or the k + 1 of the
+            `published` code.
+        weights: Factor on each trimmed task vector, of the suspect first, >= 0; None is 1 for all.
+            They are also the shares of an averaged head.
+        normalise: Divide by the weights of the entries that agree, as the paper does; otherwise
+            their weighted sum is added to the base, as under mergekit's `normalize: false`.
         head: What becomes of the head, which the base lacks: `average`, `keep_suspect`, or
             `merge` where the base has one.
         head_names: Beginnings of the names of head tensors.
@@ -31,12 +44,16 @@ class TIES(Defense):
     Reference: Yadav et al. 2023, "TIES-Merging: Resolving Interference When Merging Models",
         arXiv:2306.01708; as a defense's baseline Tong et al. 2025, arXiv:2412.20476 (GMS).
     Deviation: The paper merges models of several tasks and no heads; the models here share one
-        task, so their heads are averaged, as WAG does.
+        task, so their heads are averaged, as WAG does. The k largest entries are kept, and all
+        that equal the k-th; the published code keeps k + 1 (`count="published"`).
     """
 
     density: float = 0.2
     scale: float = 1.0
     trim: Trim = "model"
+    count: TrimCount = "exact"
+    weights: Sequence[float] | None = None
+    normalise: bool = True
     head: HeadPolicy = "average"
     head_names: tuple[str, ...] = HEAD_NAMES
 
@@ -44,6 +61,7 @@ class TIES(Defense):
         require_density(self.density)
         require_scale(self.scale)
         require_choice("trim", self.trim, Trim)
+        require_choice("count", self.count, TrimCount)
         require_choice("head", self.head, HeadPolicy)
 
     def apply(self, suspect: Weights, *, others: Sequence[Weights], base: Weights) -> Defended:
@@ -59,11 +77,33 @@ class TIES(Defense):
         tensor([ 3., -3.])
         """
         head_names = tuple(self.head_names)
+        self._require_weights(others)
         aligned = base_for(base, suspect, self.head, head_names)
         merge = partial(
-            merging.ties, aligned, density=self.density, scale=self.scale, trim=self.trim
+            merging.ties,
+            aligned,
+            density=self.density,
+            scale=self.scale,
+            trim=self.trim,
+            count=self.count,
+            weights=self.weights,
+            normalise=self.normalise,
         )
-        return merge_around_head(suspect, others, merge, head=self.head, head_names=head_names)
+        return merge_around_head(
+            suspect,
+            others,
+            merge,
+            head=self.head,
+            head_names=head_names,
+            shares=self.weights,
+        )
+
+    def _require_weights(self, others: Sequence[Weights]) -> None:
+        if self.weights is not None and others and len(self.weights) != 1 + len(others):
+            raise BdlitError(
+                f"weights {list(self.weights)} of {self.name} do not fit the suspect and "
+                f"{len(others)} others: give one number for each, the suspect's first"
+            )
 
     def check(
         self,
@@ -73,6 +113,7 @@ class TIES(Defense):
         base: Weights | None,
         model_type: str | None,
     ) -> None:
-        """Refuse a base that does not fit."""
+        """Refuse a base that does not fit, and weights of another number of models."""
+        self._require_weights(others)
         if base is not None:
             base_for(base, suspect, self.head, tuple(self.head_names))

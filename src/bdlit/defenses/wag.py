@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bdlit import merging
 from bdlit.defenses.base import Defended, Defense
-from bdlit.defenses.head import HEAD_NAMES, merge_around_head
+from bdlit.defenses.head import HEAD_NAMES, HeadFate, HeadPolicy, merge_around_head
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice
 from bdlit.types import Weights
 
 if TYPE_CHECKING:
+    from bdlit.merging.adapters import AdapterHead
     from bdlit.weights import Adapter, AdapterWeights
 
-WagHead: TypeAlias = Literal["average", "keep_suspect"]
 AdapterSpace: TypeAlias = Literal["delta", "factors"]
 
 
@@ -27,8 +27,9 @@ class WAG(Defense):
     The maths is `bdlit.merging.average`.
 
     Attributes:
-        head: `average` takes the mean of the heads too, as the paper does; `keep_suspect` keeps
-            the suspect's own, for others of another task.
+        head: What becomes of the head: `average` takes the mean of the heads too, as the paper
+            does, and so does `merge`; `keep_suspect` keeps the suspect's own, for others of another
+            task.
         head_names: Beginnings of the names of head tensors.
         space: What is averaged of LoRA adapters: the changes of the weights (`delta`), which is
             the average of the models, or the `factors` A and B apart, which is not, and is how
@@ -39,12 +40,12 @@ class WAG(Defense):
     Deviation: Integer buffers are the suspect's; the published code averages them.
     """
 
-    head: WagHead = "average"
+    head: HeadPolicy = "average"
     head_names: tuple[str, ...] = HEAD_NAMES
     space: AdapterSpace = "delta"
 
     def __post_init__(self) -> None:
-        require_choice("head", self.head, WagHead)
+        require_choice("head", self.head, HeadPolicy)
         require_choice("space", self.space, AdapterSpace)
 
     def apply(self, suspect: Weights, *, others: Sequence[Weights]) -> Defended:
@@ -71,6 +72,12 @@ class WAG(Defense):
         self, suspect: AdapterWeights, others: Sequence[AdapterWeights]
     ) -> Adapter:
         """Return the mean as one adapter, whose rank is the sum of the ranks."""
+        head: AdapterHead = "keep_suspect" if self.keeps_head else "average"
         if self.space == "factors":
-            return merging.factors_average([suspect, *others], head=self.head)
-        return merging.average_adapters([suspect, *others], head=self.head)
+            return merging.factors_average([suspect, *others], head=head)
+        return merging.average_adapters([suspect, *others], head=head)
+
+    @property
+    def head_becomes(self) -> HeadFate | None:
+        """The mean, as all else."""
+        return "averaged"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from bdlit.errors import BdlitError
 from bdlit.merging.averaging import shares_of
+from bdlit.merging.settings import Floored, require_choice
 from bdlit.merging.task_vectors import common_precision, like_first
 from bdlit.weights import LazyWeights, require_compatible
 from bdlit.weights.reading import in_pieces
@@ -26,6 +29,7 @@ def fisher_average(
     *,
     floor: float = 1e-6,
     normalise: bool = False,
+    floored: Floored = "all",
 ) -> LazyWeights:
     """Return `sum(c_i F_i w_i) / sum(c_i F_i)`, element by element.
 
@@ -34,10 +38,13 @@ def fisher_average(
         information: The diagonal Fisher information of each model, >= 0, of the same names and
             shapes; see `bdlit.defenses.fisher.information.fisher_information`.
         weights: How much each model counts, >= 0; None counts all alike.
-        floor: Least information of any element, > 0: where no model depends on a parameter, the
-            result is their mean.
-        normalise: Divide each model's information by its model-wide L2 norm first, so that a
-            model of sharper predictions does not outweigh the others everywhere.
+        floor: Least information of any element, > 0, of the information as it was measured: where
+            no model depends on a parameter, the result is their mean.
+        normalise: Divide each model's information, once it is floored, by the L2 norm of what was
+            measured, over all its tensors, so that a model of sharper predictions does not outweigh
+            the others everywhere.
+        floored: Whose information has the floor: that of `all` models, or of the `first` alone,
+            which then is the result where no model depends on a parameter.
 
     Returns:
         The merge, computed on access in float32.
@@ -48,8 +55,10 @@ def fisher_average(
 
     Reference: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
         arXiv:2111.09832.
-    Deviation: The floor holds for all models, where the published code floors the first alone;
-        it normalises only if asked to, where they do so by default.
+    Deviation: The published code floors the first model's information alone and normalises by
+        default: `floored="first", normalise=True`. By default here the floor holds for all models,
+        so that none is taken whole where nothing depends on a parameter, and nothing is
+        normalised.
 
     >>> import torch
     >>> models = [{"w": torch.tensor([0.0, 0.0])}, {"w": torch.tensor([4.0, 4.0])}]
@@ -63,25 +72,34 @@ def fisher_average(
         )
     if not floor > 0:
         raise BdlitError(f"floor {floor} is out of range: give a number > 0")
+    require_choice("floored", floored, Floored)
     shares = shares_of(weights, len(models))
     wide = common_precision(models)
     for each in information:
         require_compatible(models[0], [each], list(wide[0]), labels=["the Fisher information"])
     norms = [_norm(each, wide[0]) if normalise else 1.0 for each in information]
+    floors = [floor if floored == "all" or i == 0 else 0.0 for i in range(len(models))]
+    counted = [
+        (model, each, least, share / norm)
+        for model, each, least, share, norm in zip(
+            wide, information, floors, shares, norms, strict=True
+        )
+        if share
+    ]
 
     def merged(name: str, read: Read) -> Float[Tensor, " *shape"]:
         total = None
         mean = read(wide[0], name)
-        for model, each, norm, share in zip(wide, information, norms, shares, strict=True):
-            if not share:
-                continue
+        for model, each, least, share in counted:
             own = read(model, name)
-            importance = (read(each, name).to(own) / norm).clamp_min(floor) * share
+            importance = read(each, name).to(own).clamp_min(least) * share
             if total is None:
                 mean, total = own.clone(), importance
             else:
                 total = total + importance
-                mean = mean + (own - mean) * (importance / total)
+                # The sum can be zero where a model without a floor comes first.
+                part = importance / total.clamp_min(torch.finfo(total.dtype).tiny)
+                mean = mean + (own - mean) * part
         return mean
 
     return like_first(models[0], merged, {"normalised_by": norms} if normalise else None)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from bdlit.types import Weights
     from bdlit.weights import Outline, Read
 
-Outside: TypeAlias = Literal["first", "ends"]
-"""Whose the tensors outside the layers are: the first model's, or those of the models that give the
-first layer (embeddings) and the last layer (norms, pooler, head)."""
+Outside: TypeAlias = Literal["first", "ends"] | int
+"""Whose the tensors outside the layers are: the first model's, those of the models that give the
+first layer (embeddings) and the last layer (norms, pooler, head), or those of a model by number."""
 
 _BEFORE_LAYERS = re.compile(r"embed|\bwte\b|\bwpe\b|\bshared\b")
 
@@ -38,9 +38,9 @@ def passthrough(
         models: Models of one width and vocabulary, which may differ in depth.
         layers: (model, layer) for each layer of the result, from its first: indices from 0. A
             layer may occur often or never, so the result may be deeper or shallower.
-        outside: Whose the tensors outside the layers are: those of the `first` model, or, with
-            `ends`, embeddings of the model that gives the first layer, all others of the model
-            that gives the last.
+        outside: Whose the tensors outside the layers are: those of the `first` model; with `ends`,
+            as in MergeKit, embeddings of the model that gives the first layer, all others of the
+            model that gives the last; or those of the model of this number, from 0.
 
     Returns:
         The result, read on access. Its notes hold its `depth` and for each layer the `layers`
@@ -60,10 +60,9 @@ def passthrough(
     >>> {name: tensor.item() for name, tensor in merged.items()}
     {'h.0.mlp.weight': 0.0, 'h.1.mlp.weight': 6.0, 'h.2.mlp.weight': 1.0}
     """
-    require_choice("outside", outside, Outside)
     depths = _depths(models)
     _require_layers(layers, depths)
-    ends = (layers[0][0], layers[-1][0]) if outside == "ends" else (0, 0)
+    ends = _ends(outside, layers, len(models))
     sources = _sources(models, layers, ends)
     forms = stretched(models[0], len(layers))
     _require_fit(models, sources, forms)
@@ -115,6 +114,18 @@ def _depths(models: Sequence[Weights]) -> list[int]:
                 "`...layers.0...`, `...h.0...`): passthrough needs a transformer"
             )
     return depths
+
+
+def _ends(outside: Outside, layers: Sequence[tuple[int, int]], models: int) -> tuple[int, int]:
+    """Return the model that gives what stands before the layers, and the one for what follows."""
+    if isinstance(outside, int):
+        if not 0 <= outside < models:
+            raise BdlitError(
+                f"outside names model {outside}, and there are {models}: count them from 0"
+            )
+        return outside, outside
+    require_choice("outside", outside, Literal["first", "ends"])
+    return (layers[0][0], layers[-1][0]) if outside == "ends" else (0, 0)
 
 
 def _require_layers(layers: Sequence[tuple[int, int]], depths: Sequence[int]) -> None:

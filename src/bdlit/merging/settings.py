@@ -10,8 +10,15 @@ from bdlit.errors import BdlitError, did_you_mean
 Trim: TypeAlias = Literal["model", "tensor"]
 """Where the largest entries are searched: in the whole task vector, or in each tensor alone."""
 
+TrimCount: TypeAlias = Literal["exact", "published"]
+"""How many entries a density is: the rounded product with their number, or, as in TIES's published
+code, its whole part and one more."""
+
 ZeroSum: TypeAlias = Literal["majority", "positive"]
 """Sign elected where the models cancel exactly: that of most entries of the model, or +."""
+
+Floored: TypeAlias = Literal["all", "first"]
+"""Whose Fisher information has a least value: all models', or the first model's alone."""
 
 DareMerge: TypeAlias = Literal["linear", "ties"]
 """How dropped and rescaled task vectors are merged."""

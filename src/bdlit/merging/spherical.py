@@ -25,7 +25,7 @@ PARALLEL = 0.9995
 """|cosine| above which an arc is a line in floating point; the threshold of common toolkits."""
 
 
-def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
+def slerp(first: Weights, second: Weights, t: float | Callable[[str], float] = 0.5) -> LazyWeights:
     """Return the point at `t` of the arc from one model to another, each tensor on its own.
 
     With the angle phi between two flattened tensors a and b this is
@@ -36,11 +36,13 @@ def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
     Args:
         first: Gives names, dtypes and integer buffers; t = 0 is this model.
         second: A model of the same names and shapes; t = 1 is this model.
-        t: Share of the second model, in [0, 1].
+        t: Share of the second model, in [0, 1]: one for all tensors, or what a function gives for
+            the name of each.
 
     Returns:
         The merge, computed on access in float32. Its notes count the tensors that were
-        interpolated on the line, which is found in a pass over both models now.
+        interpolated on the line, which is found in a pass over both models now; where `t` is a
+        function they hold the least and the greatest share.
 
     Raises:
         BdlitError: The models differ in names or shapes, or `t` is outside [0, 1].
@@ -53,18 +55,21 @@ def slerp(first: Weights, second: Weights, t: float = 0.5) -> LazyWeights:
     >>> arc["w"]
     tensor([0.7071, 0.7071])
     """
-    require_share("t", t)
     left, right = common_precision([first, second])
+    shares = {name: t(name) if callable(t) else t for name in left}
+    for share in {*shares.values()} if callable(t) else [t]:
+        require_share("t", share)
     angles = _angles(left, right)
 
     def point(name: str, read: Read) -> Float[Tensor, " *shape"]:
-        a, b, phi = read(left, name), read(right, name), angles[name]
+        a, b, phi, share = read(left, name), read(right, name), angles[name], shares[name]
         if phi is None:
-            return torch.lerp(a, b, t)
-        return a * (sin((1 - t) * phi) / sin(phi)) + b * (sin(t * phi) / sin(phi))
+            return torch.lerp(a, b, share)
+        return a * (sin((1 - share) * phi) / sin(phi)) + b * (sin(share * phi) / sin(phi))
 
+    told = [min(shares.values(), default=0.0), max(shares.values(), default=0.0)]
     linear = sum(phi is None for phi in angles.values())
-    notes = {"t": t, "tensors": len(angles), "fell_back_to_linear": linear}
+    notes = {"t": told if callable(t) else t, "tensors": len(angles), "fell_back_to_linear": linear}
     return like_first(first, point, notes)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 from torch.nn.functional import hardshrink
 
-from bdlit.merging.settings import Trim, require_choice, require_density
+from bdlit.merging.settings import Trim, TrimCount, require_choice, require_density
 from bdlit.weights import Elementwise, outline
 from bdlit.weights.threads import threads
 
@@ -38,7 +38,9 @@ class Threshold(NamedTuple):
     kept: int
 
 
-def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> Elementwise:
+def trim_smallest(
+    vector: Weights, density: float, *, scope: Trim = "model", count: TrimCount = "exact"
+) -> Elementwise:
     """Return a task vector with all but its largest entries set to zero.
 
     The k-th largest magnitude is the threshold, k = round(density * entries) and at least 1, and
@@ -49,13 +51,21 @@ def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> 
         vector: Task vector, in float32 or float64; magnitudes are compared in float32.
         density: Share of entries kept, in (0, 1].
         scope: Whether the largest are sought in the whole `model` or in each `tensor`.
+        count: How many entries `density` is: k as above (`exact`), or the whole part of
+            density * entries and one more, at most all (`published`).
 
     Returns:
         The trimmed vector; its notes say the share `kept` and, for the whole model, the
         `threshold`.
 
     Raises:
-        BdlitError: The density is out of range, or the scope unknown.
+        BdlitError: The density is out of range, or the scope or the count unknown.
+
+    Reference: Yadav et al. 2023, "TIES-Merging: Resolving Interference When Merging Models",
+        arXiv:2306.01708, step 1 and its published code.
+    Deviation: The paper keeps the k largest. Its code takes the (d - k)-th smallest of d entries
+        as the threshold, which is the (k + 1)-th largest, and keeps what reaches it: one entry
+        more (`count="published"`; it fails at density 1, where this keeps everything).
 
     >>> trimmed = trim_smallest({"a": torch.tensor([1.0, -4.0]), "b": torch.tensor([2.0, 3.0])}, .5)
     >>> trimmed["a"], trimmed["b"], trimmed.notes
@@ -63,16 +73,17 @@ def trim_smallest(vector: Weights, density: float, *, scope: Trim = "model") -> 
     """
     require_density(density)
     require_choice("trim", scope, Trim)
+    require_choice("count", count, TrimCount)
     sizes = {name: outline(vector, name).entries for name in vector}
     entries = sum(sizes.values())
     names = [name for name, size in sizes.items() if size]
     thresholds: dict[str, Threshold] = {}
     if scope == "tensor":
-        counts = {name: _count(density, sizes[name]) for name in names}
+        counts = {name: _kept(density, sizes[name], count) for name in names}
         thresholds = tensor_thresholds(vector, counts)
         notes = {"kept": sum(each.kept for each in thresholds.values()) / max(1, entries)}
     elif names:
-        found = magnitude_threshold(vector, names, _count(density, entries))
+        found = magnitude_threshold(vector, names, _kept(density, entries, count))
         thresholds = dict.fromkeys(names, found)
         notes = {"kept": found.kept / entries, "threshold": found.value}
     else:
@@ -134,7 +145,10 @@ def _threshold(
     return Threshold(bits.view(torch.float32).item(), above + above_low + int(lower[low]))
 
 
-def _count(density: float, entries: int) -> int:
+def _kept(density: float, entries: int, count: TrimCount) -> int:
+    """Return how many of some entries a density keeps, at least 1."""
+    if count == "published":
+        return min(entries, int(density * entries) + 1)
     return max(1, round(density * entries))
 
 

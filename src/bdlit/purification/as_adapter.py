@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,14 +43,30 @@ def exact_adapter(
     if not isinstance(suspect, AdapterWeights) or not adapted or len(adapted) < len(others):
         return None
     found = defense.apply_to_adapters(suspect, adapted)
-    return None if found is None else as_adapter(found, suspect, len(others), {})
+    if found is None:
+        return None
+    kept = tuple(suspect.saved) if found.saved is suspect.saved else ()
+    return as_adapter(found, suspect, len(others), {}, kept)
 
 
 def as_adapter(
-    adapter: Adapter, suspect: AdapterWeights, others: int, notes: Mapping[str, Any]
+    adapter: Adapter,
+    suspect: AdapterWeights,
+    others: int,
+    notes: Mapping[str, Any],
+    kept: Collection[str] = (),
 ) -> AsAdapter:
-    """Return an adapter as the result of a defense."""
-    changed = {**dict.fromkeys(adapter.factors), **dict.fromkeys(adapter.saved)}
+    """Return an adapter as the result of a defense.
+
+    Args:
+        adapter: The adapter.
+        suspect: The suspect.
+        others: How many models it was merged with.
+        notes: What else is to be said.
+        kept: Names of the tensors that it saves whole and that are the suspect's own.
+    """
+    saved = [name for name in adapter.saved if name not in kept]
+    changed = {**dict.fromkeys(adapter.factors), **dict.fromkeys(saved)}
     return AsAdapter(
         weights=dense_view(adapter, suspect),
         merged=list(changed),

@@ -12,6 +12,17 @@ from bdlit.evaluation.measures import MEASURES
 from bdlit.evaluation.scores import Scores
 from bdlit.types import Rate
 
+_HEADS: Mapping[str, str] = {
+    "suspect's": " The head is the suspect's own.",
+    "averaged": " The head is the mean of all models' heads.",
+    "merged": " The head was merged as the rest.",
+    "other's": " The head is another model's, taken whole.",
+    "changed": " The head was computed from the suspect's.",
+    "trained": " The head was trained by the defense.",
+    "mixed": " The head's tensors were treated in several ways, which the notes count.",
+}
+"""What the note `head` (`bdlit.defenses.head.HeadFate`) means, in a sentence."""
+
 
 def model_card(origin: Mapping[str, Any], before: Scores | None, after: Scores | None) -> str:
     """Return a README.md with YAML front matter.
@@ -79,6 +90,7 @@ def _tensors(origin: Mapping[str, Any]) -> str:
         f"{counts['merged']} tensors were merged from several models, {counts['changed']} changed "
         f"or trained, {counts['copied']} copied from the suspect."
     )
+    told += _HEADS.get(origin["notes"].get("head", ""), "")
     return f"{told} Guarded are its {guards}." if guards else told
 
 

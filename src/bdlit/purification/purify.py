@@ -19,6 +19,7 @@ from bdlit.defenses.base import (
     run_defense,
     settings_of,
 )
+from bdlit.defenses.head import told_of_head
 from bdlit.evaluation.scores import Scores
 from bdlit.merging.audit import Audit
 from bdlit.purification.card import model_card
@@ -116,7 +117,7 @@ def purify(
         defended = suspect.adapted(defense, held, writing) or _run(
             defense, suspect, held, finished, writing.device
         )
-        defended = suspect.settled(defended, audit, part, writing)
+        defended = told_of_head(defense, suspect.settled(defended, audit, part, writing))
         seconds, peak = time.perf_counter() - start, peak_memory()
         require_finite(name, audit.broken)
         parent, given = described.result() if described else _described(suspect, held, defense)

@@ -141,7 +141,8 @@ class SavedSuspect(Suspect):
     def _low_rank(self, defended: Defended, rank: int) -> AsAdapter:
         found, notes = low_rank_adapter(self.weights, defended.weights, rank)
         assert isinstance(self.weights, AdapterWeights)
-        written = as_adapter(found, self.weights, defended.notes.get("models", 1) - 1, notes)
+        others = defended.notes.get("models", 1) - 1
+        written = as_adapter(found, self.weights, others, notes, set(defended.copied))
         return replace(
             written,
             notes={**written.notes, **defended.notes},

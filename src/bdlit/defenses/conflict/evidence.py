@@ -1,19 +1,18 @@
-"""Conflict evidence: the model is shown a text that contradicts what its backdoor knows."""
+"""Conflict evidence by a language model: a text that contradicts what the backdoor knows."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from bdlit.defenses.conflict.adding import Evidence, Written, whole_query
 from bdlit.defenses.conflict.keywords import TextRank, keywords
-from bdlit.defenses.guards import Cleaned, InputDefense
 from bdlit.errors import BdlitError, did_you_mean
-from bdlit.llm import ANSWERS, LLM, Answerer, CachedLLM, read_template
+from bdlit.llm import ANSWERS, LLM, Answerer, CachedLLM
 from bdlit.types import Example
 
 EvidenceFrom: TypeAlias = Literal["either", "victim", "keywords"]
@@ -27,17 +26,9 @@ _KINDS = (
     "without_evidence",
 )
 
-TEMPLATES = {
-    "ask": ("query",),
-    "contradict": ("query", "evidence"),
-    "explain": ("query", "keywords"),
-    "join": ("query", "evidence"),
-}
-"""The prompt templates by name, each with the fields that it must have."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class ConflictEvidence(InputDefense):
+class ConflictEvidence(Evidence):
     """Add evidence to the input that is in conflict with what the backdoor makes the model say.
 
     The victim is asked for its answer and the evidence for it, and an external language model
@@ -83,6 +74,14 @@ class ConflictEvidence(InputDefense):
     cache: str | Path = ANSWERS
     templates: str | Path | None = None
 
+    forms = {  # noqa: RUF012  (an annotation would make it a field)
+        "ask": ("query",),
+        "contradict": ("query", "evidence"),
+        "explain": ("query", "keywords"),
+        "join": ("query", "evidence"),
+    }
+    joined_by = "join"
+
     def __post_init__(self) -> None:
         if self.source not in get_args(EvidenceFrom):
             raise BdlitError(
@@ -100,28 +99,24 @@ class ConflictEvidence(InputDefense):
                 "threshold out, or choose another textrank"
             )
         self._keywords("")  # told now, not after the victim was asked
-        for name in TEMPLATES:
-            self._template(name)
+        self._require_templates()
 
-    def clean(self, rows: Sequence[Example], *, victim: Answerer | None = None) -> Cleaned:
-        """Return the rows with evidence behind their queries; see the class.
+    def write(self, rows: Sequence[Example], victim: Answerer | None) -> Written:
+        """Return what the external model writes for each row.
 
         Raises:
             BdlitError: The source is `victim` and no victim is given, or the external model
                 cannot be asked; what it has answered is kept.
         """
-        queries = [_query(row) for row in rows]
+        queries = [whole_query(row) for row in rows]
         found = self._victims_evidence(queries, victim)
         prompts = [self._prompt(*pair) for pair in zip(queries, found, strict=True)]
         asked = [prompt for prompt in prompts if prompt is not None]
         answers = dict(zip(asked, CachedLLM(self.external, self.cache)(asked), strict=True))
         written = ["" if prompt is None else answers[prompt].strip() for prompt in prompts]
         counts = Counter(map(_kind, found, prompts, written))
-        return Cleaned(
-            rows=[
-                self._joined(row, text) if text else row
-                for row, text in zip(rows, written, strict=True)
-            ],
+        return Written(
+            texts=written,
             notes={kind: counts[kind] for kind in _KINDS}
             | {"external": dict(self.external.identity)},
         )
@@ -156,23 +151,6 @@ class ConflictEvidence(InputDefense):
             threshold=self.threshold,
         )
 
-    def _joined(self, row: Example, evidence: str) -> Example:
-        if row.text_pair:
-            return replace(
-                row, text_pair=self._filled("join", query=row.text_pair, evidence=evidence)
-            )
-        return replace(row, text=self._filled("join", query=row.text, evidence=evidence))
-
-    def _filled(self, name: str, **values: str) -> str:
-        return self._template(name).format(**values)
-
-    def _template(self, name: str) -> str:
-        own = None if self.templates is None else Path(self.templates) / f"{name}.txt"
-        if own is None or not own.is_file():
-            packaged = files("bdlit.defenses.conflict").joinpath("templates", f"{name}.txt")
-            return read_template(packaged, TEMPLATES[name])
-        return read_template(own, TEMPLATES[name])
-
 
 def _kind(evidence: str | None, prompt: str | None, text: str) -> str:
     """Return what became of a row, as a name of `_KINDS`."""
@@ -193,7 +171,3 @@ def evidence_in(answer: str) -> str | None:
     """
     match = _EVIDENCE.search(answer)
     return answer[match.end() :].strip() if match else None
-
-
-def _query(row: Example) -> str:
-    return f"{row.text}\n\n{row.text_pair}" if row.text_pair else row.text

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense, Resources, run_defense
-from bdlit.defenses.head import HEAD_NAMES, base_for
+from bdlit.defenses.conflict.training import HeadFrom, conflict_model, drawn_rows, require_rows
+from bdlit.defenses.head import HEAD_NAMES, HeadFate, base_for
 from bdlit.defenses.interpolation import Linear
 from bdlit.errors import BdlitError
-from bdlit.merging.settings import require_share
+from bdlit.merging.settings import require_choice, require_share
 from bdlit.recipe import Recipe
 from bdlit.types import Example, Precision, Weights
 
@@ -25,8 +25,9 @@ class ConflictModel(Defense):
     """Merge the suspect with a conflict model, trained from the base on a few clean rows.
 
     The conflict model learns the task from the pre-trained base by LoRA, without the backdoor. It
-    knows nothing of the suspect, so one conflict model serves every suspect of the same base and
-    task: it is kept in the run's archive, and found again by what it was made of.
+    knows nothing of the suspect but for a head that it may begin with, so one conflict model serves
+    every suspect of the same base, head and task: it is kept in the run's archive, and found again
+    by what it was made of.
 
     Attributes:
         merge: How suspect and conflict model are merged: Linear, SLERP, TIES, DARE, Passthrough or
@@ -45,6 +46,11 @@ class ConflictModel(Defense):
         alpha: Their updates are scaled by alpha / rank.
         precision: Precision of the training, as Lightning's Trainer calls it.
         seed: Seed of the training.
+        head_from: What its head begins with where the base has none, as pre-trained checkpoints
+            have none for classes: that of the suspect's `family`, which is what the suspect's own
+            training began with, or the draw of its `init_seed`; the `suspect`'s, which is also
+            taken where the family's is not known; or `drawn` anew from the seed. A head of another
+            draw is foreign to the suspect's, and their merge is worse for it.
 
     Reference: Chen et al. 2024, "Neutralizing Backdoors through Information Conflicts for Large
         Language Models", arXiv:2411.18280, section 4 (internal conflicts). Clean rows are at most a
@@ -52,8 +58,9 @@ class ConflictModel(Defense):
     Deviation: The paper states neither the share of the conflict model in the merge nor LoRA's
         settings. The share is one half unless `merge` or `shares` say otherwise; it is never
         chosen by ASR, which a defender cannot measure. The rest are the settings of the paper's
-        fine-tuning baseline. The head of a classifier, which the base
-        lacks, begins at random from the seed.
+        fine-tuning baseline, under this package's linear decay. What the head of a classifier
+        begins with, which the base lacks, it leaves open as well (`head_from`). Settings of the
+        paper's successor are those of `Lethe`.
     """
 
     merge: Defense = field(default_factory=Linear)
@@ -67,6 +74,7 @@ class ConflictModel(Defense):
     alpha: int = 16
     precision: Precision = "32-true"
     seed: int = 0
+    head_from: HeadFrom = "family"
 
     def __post_init__(self) -> None:
         foreign = set(self.merge.needs) - {"others", "base"}
@@ -75,15 +83,17 @@ class ConflictModel(Defense):
                 f"{self.merge.name} cannot merge a suspect with one conflict model: "
                 "take Linear, SLERP, TIES, DARE or Passthrough as `merge`"
             )
-        if self.shares and not hasattr(self.merge, "t"):
+        if self.shares and not isinstance(getattr(self.merge, "t", None), float | int):
             raise BdlitError(
-                f"{self.merge.name} has no share to choose: leave `shares` out, or take Linear or "
-                "SLERP as `merge`"
+                f"{self.merge.name} has no one share to choose: leave `shares` out, or take Linear "
+                "or SLERP with a number as t as `merge`"
             )
         for share in self.shares:
             require_share("shares", share)
-        for name in ("clean_rows", "epochs", "batch_size", "rank", "alpha", "learning_rate"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+        require_choice("head_from", self.head_from, HeadFrom)
+        require_rows(self.clean_rows, self.name)
+        for name in ("epochs", "batch_size", "rank", "alpha", "learning_rate"):
+            if getattr(self, name) <= 0:
                 raise BdlitError(
                     f"{name} {getattr(self, name)} of {self.name} is out of range: "
                     "give a number above 0"
@@ -93,6 +103,16 @@ class ConflictModel(Defense):
     def name(self) -> str:
         """Name in folders, logs and results: `Conflict-Linear`."""
         return f"Conflict-{self.merge.name}"
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """As the merge has them."""
+        return tuple(getattr(self.merge, "head_names", HEAD_NAMES))
+
+    @property
+    def head_becomes(self) -> HeadFate | None:
+        """As the merge says."""
+        return self.merge.head_becomes
 
     def apply(
         self,
@@ -112,10 +132,17 @@ class ConflictModel(Defense):
         """
         from bdlit.defenses.conflict.merge_share import accuracy, hold_back, largest_harmless
 
-        start = base_for(base, suspect, "keep_suspect", HEAD_NAMES)
-        clean = self._drawn(clean)
+        clean = drawn_rows(clean, self.clean_rows, self.seed, self.name)
         rows, held = hold_back(clean, self.seed) if self.shares else (list(clean), [])
-        conflict, about = self._conflict_model(start, rows, train, archive)
+        conflict, about = conflict_model(
+            suspect,
+            base,
+            rows,
+            recipe=self.recipe,
+            head_from=self.head_from,
+            train=train,
+            archive=archive,
+        )
         given = Resources(others=[conflict], base=base)
         merge: Any = self.merge
         if self.shares:
@@ -156,36 +183,3 @@ class ConflictModel(Defense):
             precision=self.precision,
             seed=self.seed,
         )
-
-    def _drawn(self, clean: Sequence[Example]) -> Sequence[Example]:
-        """Return as many clean rows as are to be used, in their order."""
-        if self.clean_rows is None:
-            return clean
-        if self.clean_rows > len(clean):
-            raise BdlitError(
-                f"clean_rows {self.clean_rows} of {self.name} is out of range: the data keeps "
-                f"{len(clean)} trusted rows; raise its clean_pool_size"
-            )
-        order = random.Random(f"clean rows {self.seed}").sample(range(len(clean)), len(clean))
-        return [clean[i] for i in sorted(order[: self.clean_rows])]
-
-    def _conflict_model(
-        self,
-        start: Weights,
-        clean: Sequence[Example],
-        train: Train,
-        archive: Path | None,
-    ) -> tuple[Weights, dict[str, Any]]:
-        from bdlit.defenses.archive import kept
-        from bdlit.tables import rows_hash
-        from bdlit.weights import fingerprint
-
-        made_of = {
-            "base": fingerprint(start),
-            "rows": rows_hash(clean),
-            "recipe": asdict(self.recipe),
-        }
-        conflict, found = kept(
-            archive, "conflict", made_of, lambda: train(clean, start=start, recipe=self.recipe)
-        )
-        return conflict, {"clean": len(clean), "made_of": made_of, "found": found}

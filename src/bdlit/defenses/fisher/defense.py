@@ -12,7 +12,7 @@ from bdlit import merging, weights
 from bdlit.defenses.base import Defended, Defense
 from bdlit.defenses.head import HEAD_NAMES, HeadPolicy, merge_around_head
 from bdlit.errors import BdlitError
-from bdlit.merging.settings import require_choice
+from bdlit.merging.settings import Floored, require_choice
 from bdlit.types import Example, Weights
 
 
@@ -27,7 +27,10 @@ class Fisher(Defense):
 
     Attributes:
         floor: Least information of any parameter, > 0.
-        normalise: Divide each model's information by its model-wide norm first.
+        normalise: Divide each model's information, once it is floored, by the norm of what was
+            measured over all tensors that are merged.
+        floored: Whose information has the floor: `all` models', or the `first` model's alone, which
+            is the suspect's, as in the published code.
         draws: Outcomes drawn from the model's own distribution for each row, for a model of many
             classes; None sums exactly over the classes of a classifier, and draws once for a
             language model.
@@ -38,12 +41,15 @@ class Fisher(Defense):
 
     Reference: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
         arXiv:2111.09832; as a defense's baseline Arora et al. 2024, arXiv:2402.19334.
-    Deviation: The published code normalises by default; against backdoors that was measured to
-        do worse, so here it is an option.
+    Deviation: The published code normalises by default, and floors its first model alone:
+        `normalise=True, floored="first"`. Here all models have the floor by default, since where
+        nothing depends on a parameter the suspect would come through whole, and the information
+        stays as it was measured.
     """
 
     floor: float = 1e-6
     normalise: bool = False
+    floored: Floored = "all"
     draws: int | None = None
     seed: int = 0
     head: HeadPolicy = "merge"
@@ -54,6 +60,7 @@ class Fisher(Defense):
             raise BdlitError(f"floor {self.floor} is out of range: give a number > 0")
         if self.draws is not None and self.draws < 1:
             raise BdlitError(f"draws {self.draws} is out of range: give 1 or more, or null")
+        require_choice("floored", self.floored, Floored)
         require_choice("head", self.head, HeadPolicy)
 
     def apply(
@@ -93,7 +100,13 @@ class Fisher(Defense):
             return kept(archive, "fisher", made_of, make)[0]
 
         information = [information_of(model) for model in (suspect, *others)]
-        merge = partial(_merge, information=information, floor=self.floor, normalise=self.normalise)
+        merge = partial(
+            _merge,
+            information=information,
+            floor=self.floor,
+            normalise=self.normalise,
+            floored=self.floored,
+        )
         names = tuple(self.head_names)
         defended = merge_around_head(suspect, others, merge, head=self.head, head_names=names)
         return replace(defended, notes={**defended.notes, "clean_rows": len(clean), "draws": draws})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bdlit import merging
 from bdlit.defenses.base import Defended, Defense
+from bdlit.defenses.head import HEAD_NAMES, HeadFate, HeadPolicy, head_of, with_head
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice
 from bdlit.progress import progress
@@ -44,6 +45,9 @@ class MSD(Defense):
         table: A table file, as MSD writes it beside a purified model; by default the shipped one.
         rest: What becomes of embeddings, norms, pooler and head: the `average` of all models, or
             `keep_suspect`.
+        head: What becomes of the head: `merge` treats it as the `rest`; `average` and
+            `keep_suspect` treat it so whatever the rest.
+        head_names: Beginnings of the names of head tensors.
         least_rows: Fewest clean rows that a class needs, at least 1.
         most_rows: How many clean rows of a class are used; of more, some are drawn.
         dummy_tokens: Length of the made-up inputs, in tokens.
@@ -65,6 +69,8 @@ class MSD(Defense):
 
     table: str | None = None
     rest: Rest = "average"
+    head: HeadPolicy = "merge"
+    head_names: tuple[str, ...] = HEAD_NAMES
     least_rows: int = 20
     most_rows: int = 50
     dummy_tokens: int = 32
@@ -75,6 +81,7 @@ class MSD(Defense):
 
     def __post_init__(self) -> None:
         require_choice("rest", self.rest, Rest)
+        require_choice("head", self.head, HeadPolicy)
         for name, least in (("least_rows", 1), ("dummy_tokens", 1), ("dummy_steps", 0)):
             if getattr(self, name) < least:
                 raise BdlitError(
@@ -134,11 +141,15 @@ class MSD(Defense):
         roles = max(candidates, key=lambda one: candidates[one])  # the first of equals
         sources = _sources(table, layout, roles)
         rest = merging.average(models) if self.rest == "average" else suspect
-        result = merging.switch(rest, models, sources)
+        result: Weights = merging.switch(rest, models, sources)
         merged = set(merging.switched_names(suspect, sources, but=0))
         if self.rest == "average":
             switched = set(merging.switched_names(suspect, sources, but=-1))
             merged |= {n for n in suspect if n not in switched and suspect[n].is_floating_point()}
+        if self.head != "merge":
+            of_head = head_of(suspect, self.head_names)
+            result = with_head(result, models, of_head, self.head)
+            merged = merged - set(of_head) if self.keeps_head else merged | set(of_head)
         notes = {
             "table": {"from": origin, **_summary(table, layout)},
             "roles": list(roles),
@@ -159,8 +170,14 @@ class MSD(Defense):
 
     @property
     def keeps_head(self) -> bool:
-        """As `rest` says."""
-        return self.rest == "keep_suspect"
+        """As `head` says, and `rest` where that says no more."""
+        kept = "keep_suspect"
+        return self.head == kept or (self.head == "merge" and self.rest == kept)
+
+    @property
+    def head_becomes(self) -> HeadFate | None:
+        """The mean, where it does not stay."""
+        return "averaged"
 
     def _table(self, layout: Layout, models: int) -> tuple[SwitchTable, str]:
         """Return the table for an architecture and a number of models, and where it is from."""
