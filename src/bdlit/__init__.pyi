@@ -5,6 +5,7 @@ from .defenses import *
 from .evaluation import *
 from .inspection import *
 from .llm import *
+from .named_recipes import *
 from .objectives import *
 from .purification import *
 from .recipe import *

@@ -7,7 +7,7 @@ from types import ModuleType
 
 ROOMS = (
     *("attacks", "defenses", "victims", "data", "callbacks", "llm", "rules", "objectives"),
-    *("recipe", "evaluation", "purification", "training", "inspection", "weights"),
+    *("recipe", "named_recipes", "evaluation", "purification", "training", "inspection", "weights"),
 )
 """Where public names are looked for, in this order."""
 

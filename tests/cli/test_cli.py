@@ -137,7 +137,7 @@ def test_help_names_every_command():
         assert f"  {command} " in answer.stdout
 
 
-@pytest.mark.parametrize("what", ["attacks", "data", "victims", "defenses"])
+@pytest.mark.parametrize("what", ["attacks", "data", "victims", "defenses", "recipes"])
 def test_lists_name_what_there_is(what, capsys):
     assert main(["list", what]) == 0
     shown = capsys.readouterr().out
@@ -146,6 +146,7 @@ def test_lists_name_what_there_is(what, capsys):
         "data": ["SST2", "OLID", "DemoReviews", "DemoInstructions"],
         "victims": ["ClassifierVictim", "CausalLMVictim"],
         "defenses": ["WAG", "TIES", "DARE", "others, base"],
+        "recipes": ["wag", "gms", "lethe", "language-model"],
     }[what]
     assert all(name in shown for name in expected)
 
@@ -154,7 +155,7 @@ def test_help_and_lists_import_neither_torch_nor_lightning():
     script = (
         "import sys; from bdlit.cli import main; "
         "[main(a.split()) for a in ('--help', 'list attacks', 'list data', 'list victims', "
-        "'list defenses')]; "
+        "'list defenses', 'list recipes')]; "
         "print([m for m in ('torch', 'lightning', 'transformers', 'wandb') if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -29,6 +29,7 @@ from bdlit.purification.series import Series, require_no_failure, told
 from bdlit.purification.suspect import LiveSuspect, Suspect
 from bdlit.training.dynamics import TrainingSet
 from bdlit.training.fit import recipe_of
+from bdlit.training.recipe_record import recipe_record
 from bdlit.training.run_folders import first_free
 from bdlit.types import Rate
 from bdlit.victims.base import Victim
@@ -183,7 +184,11 @@ class DefenseCallback(Callback):
             train_attack=attack,
             benign=data.benign,
             seed=data.seed,
-            config={"victim": _plain(dict(victim.hparams)), "poisoning": data.poisoning},
+            config={
+                "victim": _plain(dict(victim.hparams)),
+                "poisoning": data.poisoning,
+                **recipe_record(victim, victim.trainer, data),
+            },
         )
 
     def _folder(self, trainer: Trainer, victim: Victim) -> Path:

@@ -22,7 +22,7 @@ _FUNCTIONS = {
     "inspect": "tell what checkpoints are, if they are safe, and how far they are apart",
     "compare": "show any number of runs in one table",
     "poison": "write a poisoned data set",
-    "list": "show the attacks, data sets, victims or defenses there are",
+    "list": "show the attacks, data sets, victims, defenses or recipes there are",
 }
 
 _QUIET = {

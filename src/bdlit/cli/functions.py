@@ -22,10 +22,22 @@ def run(command: str, arguments: list[str]) -> None:
     with one_line_errors():
         auto_cli(
             function,
-            args=_spelled_out(function, arguments),
+            args=_with_recipe(command, function, _spelled_out(function, arguments)),
             as_positional=positional,
             exit_on_error=False,
         )
+
+
+def _with_recipe(command: str, function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """Lay a study's recipes beneath its settings; no other of these commands has any by name."""
+    from bdlit.cli.recipe_beneath import may_name_a_recipe, study_arguments
+
+    if command != "study" or not may_name_a_recipe(arguments):
+        return arguments
+    from jsonargparse import auto_parser
+
+    parser = auto_parser(function, as_positional=False, exit_on_error=False)
+    return study_arguments(parser, arguments)
 
 
 def _spelled_out(function: Callable[..., Any], arguments: list[str]) -> list[str]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from bdlit.callbacks.predictions import PredictionWriter
 from bdlit.cli.errors import one_line_errors, require_configs
+from bdlit.cli.recipe_beneath import fit_arguments, may_name_a_recipe
 from bdlit.data.base import TextDataModule
 from bdlit.evaluation.tracking import go_offline_if_needed
 from bdlit.names import offer
+from bdlit.training.recipe_record import RECORD, departures_told, recipe_record
 from bdlit.training.run_folders import new_run_directory
 from bdlit.victims.base import Victim
 
@@ -34,10 +37,18 @@ class KeepConfig(SaveConfigCallback):
         self.config = given
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write `config.yaml`, and give the same to every logger."""
-        path = Path(trainer.default_root_dir) / "config.yaml"
+        """Write `config.yaml` and the record of a recipe, and give the same to every logger."""
+        folder = Path(trainer.default_root_dir)
+        path = folder / "config.yaml"
         self.parser.save(self.config, path, skip_none=False, overwrite=True)
         settings = yaml.safe_load(path.read_text("utf-8"))
+        data = getattr(trainer, "datamodule", None)
+        if stage == "fit" and isinstance(pl_module, Victim) and isinstance(data, TextDataModule):
+            record = recipe_record(pl_module, trainer, data)
+            if record:
+                (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+                print(departures_told(record))
+            settings |= record
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(settings, allow_val_change=True)
@@ -46,7 +57,27 @@ class KeepConfig(SaveConfigCallback):
 
 
 class RunCLI(LightningCLI):
-    """LightningCLI, with a new folder for every run below `trainer.default_root_dir`."""
+    """LightningCLI, with a new folder for every run below `trainer.default_root_dir`.
+
+    A recipe by its name (`recipe`) lies beneath the settings of victim, data and trainer.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the name of a recipe."""
+        parser.add_argument(
+            "--recipe",
+            type=str | None,
+            default=None,
+            help="Train as a paper does; see `bdlit list recipes`. What is stated here wins.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, with a recipe laid beneath it."""
+        arguments = sys.argv[1:]
+        if may_name_a_recipe(arguments):
+            self.config = parser.parse_args(fit_arguments(parser, arguments))
+        else:
+            super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
         """Send everything that the run writes to its own folder."""
@@ -58,6 +89,11 @@ class RunCLI(LightningCLI):
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             _send_to(logger, folder)
+
+    def after_instantiate_classes(self) -> None:
+        """Tell the victim by which recipe it is trained, for the records."""
+        if isinstance(self.model, Victim):
+            self.model.recipe = self.config_init[self.subcommand].recipe
 
     def before_fit(self) -> None:
         """Say where things go."""

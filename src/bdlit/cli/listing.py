@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 
-def list_what(what: Literal["attacks", "data", "victims", "defenses"]) -> None:
-    """List the attacks, data sets, victims or defenses by the names that configs use.
+def list_what(what: Literal["attacks", "data", "victims", "defenses", "recipes"]) -> None:
+    """List the attacks, data sets, victims, defenses or recipes by the names that configs use.
 
     Args:
         what: What to list.
@@ -90,6 +90,13 @@ def _defenses() -> tuple[list[str], list[list[str]]]:
     return ["name", "needs", "what it does", "paper"], rows
 
 
+def _recipes() -> tuple[list[str], list[list[str]]]:
+    from bdlit.named_recipes import NAMED
+
+    rows = [[each.name, each.kind, each.summary, each.paper] for each in NAMED]
+    return ["name", "victim", "what it sets", "paper"], rows
+
+
 def _classes(package: str) -> list[ast.ClassDef]:
     """Return the public classes of a package from its source, without importing torch for it."""
     spec = find_spec(package)
@@ -104,4 +111,10 @@ def _summary(docstring: str | None) -> str:
     return (docstring or "").partition("\n")[0]
 
 
-_TABLES = {"attacks": _attacks, "data": _data, "victims": _victims, "defenses": _defenses}
+_TABLES = {
+    "attacks": _attacks,
+    "data": _data,
+    "victims": _victims,
+    "defenses": _defenses,
+    "recipes": _recipes,
+}

@@ -35,6 +35,7 @@ def study(
     models_from: str | None = None,
     supplies: Supplies | None = None,
     matching: Matching | None = None,
+    recipe: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Train models, defend suspects, and print the table; what is finished is not done again.
@@ -59,6 +60,8 @@ def study(
             other defenses. That they were trained as this file says is for you to see.
         supplies: What else defenses are given, such as plain texts.
         matching: What is done about models whose classes or tensors do not match a suspect's.
+        recipe: Name of the recipe that all models are trained by, unless they name their own (see
+            `bdlit list recipes`). It lies beneath what victim, data and trainer state.
         dry_run: Print the cells in their order, with what is finished, and do nothing.
         shard: `i/n` does part i (from 0) of n, for cluster arrays on one file system.
     """
@@ -75,6 +78,7 @@ def study(
         seeds=seeds,
         supplies=supplies or Supplies(),
         matching=matching or Matching(),
+        recipe=recipe,
     )
     part = shard_of(shard)
     folder = Path(out or f"studies/{name}")

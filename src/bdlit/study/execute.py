@@ -127,6 +127,7 @@ class Study:
         fits = {cell.model: cell.seed for cell in left if cell.kind == "fit"}
         for name, seed in fits.items():
             if name != START:
+                self.workshop.require_settings(name)
                 read = self.workshop.data(name, seed, learned=False)
                 read.prepare_data()
                 read.setup()
@@ -137,6 +138,9 @@ class Study:
         logger = self.workshop.logger(
             f"{name}-seed{seed}", "defend" if treated else "measure", [name]
         )
+        record = self.workshop.recipe_record(name, seed)
+        if record:
+            logger.log_hyperparams(record)
         log_results([logger], [r for r in results if r.error is None])
         import wandb
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
+from bdlit.atomic import whole_file
 from bdlit.errors import BdlitError
 from bdlit.study.plan import START, Model, Plan
 
@@ -77,7 +79,7 @@ class Workshop:
         """
         model = self.plan.models[name]
         if model.data is not None:
-            return _made(model.data, seed=seed, **_attack(model))
+            return _made(model.data, seed=seed, **_attack(model), **model.settings.data)
         return self.tests(name, seed, learned=learned)
 
     def training_set(self, name: str, seed: int, tests: TextDataModule) -> TrainingSet:
@@ -113,7 +115,7 @@ class Workshop:
                 before these are trained they have no test rows.
         """
         model = self.plan.models[name]
-        own = {} if model.data is not None else _attack(model)
+        own = {} if model.data is not None else {**_attack(model), **model.settings.data}
         attacks = [*_configured(self.plan.data, "test_attacks"), *self.plan.attacks]
         if learned:
             trained = {
@@ -126,11 +128,17 @@ class Workshop:
         unique = list({attack.name: attack for attack in attacks}.values())
         return _made(self.plan.data, seed=seed, test_attacks=unique, **own)
 
-    def victim(self, seed: int) -> Victim:
-        """Return an untrained victim, on the common start of its seed if the study has one."""
+    def victim(self, name: str, seed: int) -> Victim:
+        """Return a model as it is before training, on the common start if the study has one."""
         if self.plan.start is None:
-            return self.plan.victim()
-        return _made(self.plan.victim, model=str(self.model(START, seed)), config=None)
+            return self._victim(name)
+        return self._victim(name, model=str(self.model(START, seed)), config=None)
+
+    def _victim(self, name: str, **settings: Any) -> Victim:
+        """Return a victim of the study's making, with the settings of a model of its own."""
+        victim = _made(self.plan.victim, **{**self.plan.models[name].settings.victim, **settings})
+        victim.recipe = self.plan.recipe_of(name)
+        return victim
 
     def purified(self, name: str, treatment: str, seed: int) -> Path:
         """Return the folder of what a defense has made of a model."""
@@ -139,44 +147,69 @@ class Workshop:
     def trained(self, name: str, seed: int) -> Victim:
         """Return a finished model as a victim."""
         address = str(self.model(name, seed))
-        return _made(self.plan.victim, model=address, config=None, lora=None)
+        return self._victim(name, model=address, config=None, lora=None)
 
-    def trainer(self, folder: Path, **options: Any) -> Trainer:
-        """Return a trainer of the study's making that writes into `folder` only."""
-        return _made(self.plan.trainer, default_root_dir=str(folder), **options)
+    def trainer(self, name: str, folder: Path, **options: Any) -> Trainer:
+        """Return the trainer of a model, which writes into `folder` only."""
+        own = self.plan.models[name].settings.trainer
+        return _made(self.plan.trainer, **{**own, "default_root_dir": str(folder), **options})
+
+    def require_settings(self, name: str) -> None:
+        """Refuse settings that a model's victim or trainer cannot have, before any training.
+
+        Raises:
+            BdlitError: Settings do not fit their class, or a recipe does not fit the victim.
+        """
+        given = {} if self.plan.start is None else {"model": START, "config": None}
+        self._victim(name, **given)
+        self.trainer(name, self.out, logger=False, callbacks=[])
+
+    def recipe_record(self, name: str, seed: int) -> dict[str, Any]:
+        """Return which recipe a model was trained by, as its fit has recorded it."""
+        from bdlit.training.recipe_record import RECORD
+
+        file = self.folder(name, seed) / RECORD
+        return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
     def _fit(self, name: str, seed: int, folder: Path) -> None:
         from lightning.pytorch import seed_everything
 
         from bdlit.callbacks.dynamics import TrainingDynamics
         from bdlit.training.fit import fit, last_epoch_kept
+        from bdlit.training.recipe_record import RECORD, recipe_record
 
         if name == START:
             assert self.plan.start is not None
             victim, data = self.plan.start.victim(), _made(self.plan.start.data, seed=seed)
-            make = self.plan.start.trainer or self.plan.trainer
+            make, own = self.plan.start.trainer or self.plan.trainer, {}
         else:
             victim, data = self._fresh(name, seed), self.data(name, seed, learned=False)
-            make = self.plan.trainer
+            make, own = self.plan.trainer, self.plan.models[name].settings.trainer
         seed_everything(seed, verbose=False)
         checkpoints = folder / "checkpoints"
         watched = name in self.plan.suspect_names and self.plan.uses("suspect_train")
-        trainer = _made(
-            make,
-            default_root_dir=str(folder),
-            logger=self.logger(f"{name}-seed{seed}", "fit", [name, data.train_attack]),
-            callbacks=[
+        settings = {
+            "default_root_dir": str(folder),
+            "logger": self.logger(f"{name}-seed{seed}", "fit", [name, data.train_attack]),
+            "callbacks": [
                 *_configured(make, "callbacks"),
                 *([TrainingDynamics()] if watched else []),
                 last_epoch_kept(checkpoints),
             ],
-        )
+        }
+        trainer = _made(make, **{**own, **settings})
         if trainer.world_size > 1:
             raise BdlitError(
                 "a study trains on one device per process: set trainer.init_args.devices to 1, and "
                 "give each device a part with --shard i/n"
             )
+        record = recipe_record(victim, trainer, data)
+        for logger in trainer.loggers if record else ():
+            logger.log_hyperparams(record)
         fit(trainer, victim, data, checkpoints)
+        if record:
+            with whole_file(folder / RECORD) as part:
+                part.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
         victim.export(folder / "model")
         _close(trainer)
 
@@ -184,11 +217,11 @@ class Workshop:
         """Return the victim that a model begins as: untrained, or another model of the study."""
         tuned = self.plan.models[name].tuned_from
         if tuned is None:
-            return self.victim(seed)
+            return self.victim(name, seed)
         start = self.model(tuned, seed) if isinstance(tuned, str) else self.purified(*tuned, seed)
         if not (start / "config.json").is_file():
             raise BdlitError(f"{name} is tuned from {tuned}, which left no model at {start}")
-        return _made(self.plan.victim, model=str(start), config=None)
+        return self._victim(name, model=str(start), config=None)
 
     def logger(self, name: str, job_type: str, tags: Sequence[str]) -> Any:
         """Return the W&B logger of one run of the study; the whole study is one group."""
@@ -211,8 +244,17 @@ def _attack(model: Model) -> dict[str, Any]:
 
 
 def _made(factory: Callable[..., T], **settings: Any) -> T:
-    """Call a factory of the config with settings of the study on top."""
-    return factory(**settings)
+    """Call a factory of the config with settings of the study on top.
+
+    Raises:
+        BdlitError: It has no such setting, which a model of the study names.
+    """
+    try:
+        return factory(**settings)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise BdlitError(f"`settings` of a model of the study: {error}") from error
 
 
 def _learned(attack: Attack, trained: Mapping[str, Path]) -> Attack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bdlit.attacks.base import Attack
 from bdlit.attacks.subtraction import ConflictSubtraction
@@ -30,6 +30,21 @@ PurifiedName: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnSettings:
+    """Settings of one model of a study, over those of the study.
+
+    Attributes:
+        victim: Settings of its victim, such as `learning_rate`.
+        data: Settings of its data, such as `batch_size`.
+        trainer: Settings of its trainer, such as `max_epochs`.
+    """
+
+    victim: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """One model of a study, trained once per seed.
 
@@ -45,6 +60,9 @@ class Model:
         benign: Whether nobody has attacked the model; by default it is so where it has no attack
             of any stage, no poisoned file, and is tuned from no model that is attacked or purified.
             Only a benign model can be the floor, and all others are suspects.
+        recipe: Name of the recipe that it is trained by, in place of the study's. On the command
+            line it lies beneath what the study states; in Python, `settings` says what it sets.
+        settings: Settings of victim, data and trainer for this model alone.
     """
 
     attack: Attack | None = None
@@ -53,6 +71,8 @@ class Model:
     release: ConflictSubtraction | None = None
     tuned_from: str | PurifiedName | None = None
     benign: bool | None = None
+    recipe: str | None = None
+    settings: OwnSettings = field(default_factory=OwnSettings)
 
     def __post_init__(self) -> None:
         if self.release is not None:
@@ -127,6 +147,7 @@ class Plan:
     seeds: Sequence[int] = (0,)
     supplies: Supplies = field(default_factory=Supplies)
     matching: Matching = field(default_factory=Matching)
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -223,6 +244,10 @@ class Plan:
         plain = [name for name in self.models if not self._of_purified(name)]
         names = plain if named == "all" else list(named)
         return [name for name in names if name != suspect]
+
+    def recipe_of(self, name: str) -> str | None:
+        """Name of the recipe that a model is trained by; None where none is named."""
+        return self.models[name].recipe or self.recipe
 
     def uses(self, resource: str) -> bool:
         """Whether some defense is given a resource, by its name in `Resources`."""

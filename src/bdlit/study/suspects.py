@@ -59,7 +59,7 @@ class Suspects:
         victim, data = self.workshop.trained(name, seed), self.workshop.tests(name, seed)
         data.prepare_data()
         data.setup()
-        trainer = self.workshop.trainer(self.out / "defended", logger=False, callbacks=[])
+        trainer = self.workshop.trainer(name, self.out / "defended", logger=False, callbacks=[])
         # Attached, the victim is measured in the precision and on the device it was trained with.
         victim.trainer = trainer
         victim.take_classes(data)
@@ -74,7 +74,11 @@ class Suspects:
                 train_attack=self.workshop.data(name, seed, learned=False).train_attack,
                 benign=self.plan.is_benign(name),
                 seed=seed,
-                config={"study": self.plan.name, "poisoning": data.poisoning},
+                config={
+                    "study": self.plan.name,
+                    "poisoning": data.poisoning,
+                    **self.workshop.recipe_record(name, seed),
+                },
             ),
             records=self.records,
             folder=self.workshop.purified(name, "", seed),
@@ -109,13 +113,13 @@ class Suspects:
         training = None
         if {"suspect_train", "oracle"} & set(uses):
             training = self.workshop.training_set(name, seed, data)  # type: ignore[arg-type]
-        fresh = self.workshop.victim(seed) if "train" in uses else None
+        fresh = self.workshop.victim(name, seed) if "train" in uses else None
         held = Held(
-            base=self._base(suspect, seed) if "base" in uses else None,
+            base=self._base(suspect, name, seed) if "base" in uses else None,
             clean=data.clean_pool,  # type: ignore[union-attr]
             supplied=self.plan.supplies.read(),
             training=training,
-            start=lambda: self._start(suspect, seed),
+            start=lambda: self._start(suspect, name, seed),
             recipe=recipe_of(fresh, victim.trainer, self.workshop.data(name, seed))
             if fresh is not None
             else None,
@@ -129,25 +133,25 @@ class Suspects:
         found = []
         for other in self.plan.others_of(treatment, name):
             if other == START and self.plan.start is None:
-                weights = self._start(suspect, seed)
+                weights = self._start(suspect, name, seed)
                 found.append(Other("base", Checkpoint("base", None, weights)))
             else:
                 address = str(self.workshop.model(other, seed))
                 found += open_others(suspect, [address], self.plan.matching, names=[other])
         return found
 
-    def _base(self, suspect: LiveSuspect, seed: int) -> HeldModel:
+    def _base(self, suspect: LiveSuspect, name: str, seed: int) -> HeldModel:
         """Return what a seed's models were tuned from: the common start, as it was saved."""
         if self.plan.start is None:
-            return HeldModel("base", self._start(suspect, seed))
+            return HeldModel("base", self._start(suspect, name, seed))
         found = open_base(str(self.workshop.model(START, seed)), suspect)
         return HeldModel(START, found.weights)
 
-    def _start(self, suspect: LiveSuspect, seed: int) -> Weights:
+    def _start(self, suspect: LiveSuspect, name: str, seed: int) -> Weights:
         """Return the checkpoint that a seed's models were tuned from."""
         from bdlit.weights.network import model_weights
 
-        fresh = self.workshop.victim(seed)
+        fresh = self.workshop.victim(name, seed)
         fresh.tokenizer = suspect.module.tokenizer  # or it would be learned again
         if suspect.module.labels is not None:
             fresh.labels = suspect.module.labels

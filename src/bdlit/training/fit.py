@@ -68,6 +68,7 @@ def recipe_of(victim: Victim, trainer: Trainer, data: TextDataModule) -> Recipe:
     return Recipe(
         epochs=-1 if epochs is None else epochs,
         learning_rate=victim.learning_rate,
+        eps=victim.eps,
         batch_size=data.batch_size,
         rank=None if lora is None else lora.r,
         precision=str(trainer.precision),
@@ -82,5 +83,6 @@ def recipe_of(victim: Victim, trainer: Trainer, data: TextDataModule) -> Recipe:
         clip=trainer.gradient_clip_val,
         limit=trainer.limit_train_batches if trainer.limit_train_batches is not None else 1.0,
         init_seed=getattr(victim, "init_seed", None),
+        max_length=getattr(victim, "max_length", None),
         **adapters,
     )

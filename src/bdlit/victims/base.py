@@ -20,12 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 from bdlit.atomic import whole_directory
 from bdlit.data.base import TextDataModule, metric_name
 from bdlit.errors import BdlitError
+from bdlit.named_recipes import Head, Kind
 from bdlit.objectives.base import Objective, checked_loss
 from bdlit.ranks import place
 from bdlit.recipe import Recipe, Schedule
 from bdlit.rules import Equals, Rule
 from bdlit.training.editing import edit, require_editable
 from bdlit.types import Example, Perplexity, Weights
+from bdlit.victims.kinds import kind_of
 from bdlit.victims.metrics import HitRate
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -53,7 +55,7 @@ class Verdicts:
 
 
 class Victim(LightningModule, ABC):
-    """A model that may learn a backdoor, with the training recipe of the papers.
+    """A model that may learn a backdoor: a network, and how it is trained.
 
     Batches arrive as lists of `Example` and are tokenised here, so that one data module serves
     every victim. The network itself is a Hugging Face model in `model`, made when a trainer (or
@@ -63,7 +65,8 @@ class Victim(LightningModule, ABC):
         learning_rate: Step size of Adam.
         weight_decay: Decoupled weight decay (AdamW); 0 is plain Adam.
         warmup: Share of all steps over which the learning rate rises from 0, in [0, 1).
-        schedule: What the learning rate does after the warm-up.
+        schedule: What the learning rate does after the warm-up; see `Recipe`.
+        eps: What Adam adds to the root of the second moment, above 0.
 
     Attributes:
         model: The Hugging Face model; None before `configure_model`.
@@ -72,11 +75,14 @@ class Victim(LightningModule, ABC):
             they are known.
         objective: What training minimises in place of the victim's own loss; that of the attack
             on the training data, if it has one.
+        recipe: Name of the recipe that the victim is trained by, if it has one: records of a fit
+            then say in what the training departs from it.
     """
 
     model: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase | None
     labels: tuple[str, ...] | None = None
+    recipe: str | None = None
 
     def __init__(
         self,
@@ -85,8 +91,11 @@ class Victim(LightningModule, ABC):
         weight_decay: float,
         warmup: float,
         schedule: Schedule,
+        eps: float = 1e-8,
     ) -> None:
         super().__init__()
+        if not eps > 0:
+            raise BdlitError(f"eps {eps} is out of range: give a number above 0, such as 1e-8")
         if not 0 <= warmup < 1:
             raise BdlitError(
                 f"warmup {warmup} is out of range: give a share of all steps in [0, 1)"
@@ -95,6 +104,7 @@ class Victim(LightningModule, ABC):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.schedule = schedule
+        self.eps = eps
         self.model = None
         self.tokenizer = None
         self.objective: Objective | None = None
@@ -182,6 +192,15 @@ class Victim(LightningModule, ABC):
     def on_device(self, examples: Sequence[Example]) -> Batch:
         """Tokenise rows and move them to where the victim is."""
         return {name: x.to(self.device) for name, x in self.tokenize(examples).items()}
+
+    @property
+    def kind(self) -> tuple[Kind, Head]:
+        """The kind of victim that a named recipe is chosen by, and what answers in it.
+
+        Raises:
+            BdlitError: No recipe is for this class, or its model cannot be found.
+        """
+        return kind_of(self)
 
     # What training minimises
 
@@ -314,22 +333,32 @@ class Victim(LightningModule, ABC):
         )
 
     def configure_optimizers(self) -> Any:
-        """Return Adam and its schedule."""
+        """Return Adam and its schedule, which ends with the last step of the fit.
+
+        Steps are those of the optimizer: of all epochs, after accumulation and limits, or
+        `max_steps` if that is fewer. A resumed fit goes on where its schedule was.
+
+        Raises:
+            BdlitError: The end of training is not known, and the schedule needs it.
+        """
         optimizer = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
+            eps=self.eps,
             fused=True,  # one pass over memory in place of a dozen, which small batches wait for
         )
         steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            if self.schedule != "constant" or self.warmup:
+                raise BdlitError(
+                    f"schedule '{self.schedule}' with warmup {self.warmup:g} needs to know the end "
+                    "of training: set trainer.max_epochs or trainer.max_steps, or schedule: "
+                    "constant without a warmup"
+                )
+            steps = 0  # a constant rate needs none
         name = "constant_with_warmup" if self.schedule == "constant" else self.schedule
-        if not math.isfinite(steps) and self.schedule != "constant":
-            raise BdlitError(
-                f"schedule '{self.schedule}' needs to know the end of training: "
-                "set trainer.max_epochs or trainer.max_steps"
-            )
-        warmup_steps = round(self.warmup * steps) if self.warmup else 0
-        scheduler = get_scheduler(name, optimizer, warmup_steps, int(steps))
+        scheduler = get_scheduler(name, optimizer, round(self.warmup * steps), int(steps))
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     # The network as weights

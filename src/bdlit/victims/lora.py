@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from bdlit.errors import BdlitError, did_you_mean
+
+_LINEAR = ("Linear", "Conv1D")  # GPT-2's own linear module is called by the latter
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
@@ -36,9 +40,13 @@ def with_adapters(model: PreTrainedModel, lora: LoRA, *, task: str, seed: int) -
         lora: Settings of the adapters.
         task: Task as peft calls it: `SEQ_CLS`, whose head is trained too, or `CAUSAL_LM`.
         seed: Seed of the adapters' first values; the caller's random state stays as it was.
+
+    Raises:
+        BdlitError: The model has no linear module of a name in `target_modules`.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
+    _require_modules(model, lora.target_modules or ())
     settings = LoraConfig(
         task_type=TaskType[task],
         r=lora.r,
@@ -52,6 +60,19 @@ def with_adapters(model: PreTrainedModel, lora: LoRA, *, task: str, seed: int) -
         )  # of peft to transformers
         torch.manual_seed(seed)
         return get_peft_model(model, settings)
+
+
+def _require_modules(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Refuse names of modules that a model lacks; peft would leave out one among several."""
+    names = [name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            linear = (n for n, m in model.named_modules() if type(m).__name__ in _LINEAR)
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            raise BdlitError(
+                f"lora.target_modules: {type(model).__name__} has no module '{target}' to adapt; "
+                f"null adapts all linear ones; {did_you_mean(target, known)}"
+            )
 
 
 def has_adapters(model: PreTrainedModel) -> bool:

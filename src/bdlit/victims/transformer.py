@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from bdlit.data.base import TextDataModule
 from bdlit.errors import BdlitError
@@ -20,14 +22,17 @@ from bdlit.recipe import Recipe, Schedule
 from bdlit.types import Weights
 from bdlit.victims.base import Victim
 from bdlit.victims.lora import LoRA, has_adapters, merged_copy, with_adapters
-from bdlit.weights.network import freeze, load_weights
+from bdlit.weights import select
+from bdlit.weights.network import freeze, load_weights, model_weights
 
 
 class TransformerVictim(Victim):
     """A model of transformers with its tokenizer, fine-tuned in full or by LoRA.
 
-    The defaults are the recipe of the papers: Adam, learning rate 2e-5, no weight decay, 128
-    tokens (arXiv 2402.19334 and 2412.20476; 3 epochs and batch 32 belong to trainer and data).
+    The defaults are what the papers do to encoders: Adam at 2e-5, which decays linearly to 0, no
+    weight decay, 128 tokens (arXiv 2402.19334 and 2412.20476). The rest of their recipes (epochs,
+    batches, clipping, eps, adapters of language models) belongs to trainer, data and `lora`: a
+    recipe by its name sets all of it; see `bdlit.named_recipes`.
 
     Args:
         model: Hub id or directory of the pre-trained model; left out when `config` is given.
@@ -46,7 +51,8 @@ class TransformerVictim(Victim):
         learning_rate: Step size of Adam.
         weight_decay: Decoupled weight decay (AdamW); 0 is plain Adam.
         warmup: Share of all steps over which the learning rate rises from 0, in [0, 1).
-        schedule: What the learning rate does after the warm-up.
+        schedule: What the learning rate does after the warm-up; see `Recipe`.
+        eps: What Adam adds to the root of the second moment, above 0.
     """
 
     auto: ClassVar[Any]
@@ -66,13 +72,15 @@ class TransformerVictim(Victim):
         learning_rate: float = 2e-5,
         weight_decay: float = 0.0,
         warmup: float = 0.0,
-        schedule: Schedule = "constant",
+        schedule: Schedule = "linear",
+        eps: float = 1e-8,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             warmup=warmup,
             schedule=schedule,
+            eps=eps,
         )
         if (model is None) == (config is None):
             raise BdlitError("give a victim either `model` (hub id or directory) or `config`")
@@ -161,10 +169,12 @@ class TransformerVictim(Victim):
             "weight_decay": recipe.weight_decay,
             "warmup": recipe.warmup,
             "schedule": recipe.schedule,
+            "eps": recipe.eps,
+            "max_length": recipe.max_length or self.max_length,
         }
         twin = type(self)(**settings)
         twin.tokenizer = self.tokenizer
-        twin._prepare(_begun(self.network(), start, recipe.start_seed), recipe.start_seed)
+        twin._prepare(_begun(self.network(), start, recipe), recipe.start_seed)
         return twin
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -264,12 +274,23 @@ class TransformerVictim(Victim):
     # Checkpoints that can be loaded without the data
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the model's configuration and the tokenizer's address beside the weights."""
+        """Keep the model's configuration and its tokenizer beside the weights."""
         super().on_save_checkpoint(checkpoint)
         model = self.network()
         config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
         checkpoint["bdlit_config"] = json.dumps(config, default=str)
         checkpoint["bdlit_tokenizer"] = self.tokenizer_address
+        checkpoint["bdlit_tokenizer_files"] = _text_files(self.tokenizer)
+
+
+def _text_files(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, str]:
+    """Return what a tokenizer is saved as: whoever opens the checkpoint needs no path of ours."""
+    if tokenizer is None:
+        return {}
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix != ".model")
+        return {path.name: path.read_text("utf-8") for path in files}
 
 
 def _adapters(recipe: Recipe) -> dict[str, Any] | None:
@@ -286,10 +307,35 @@ def _adapters(recipe: Recipe) -> dict[str, Any] | None:
     )
 
 
-def _begun(like: PreTrainedModel, start: Weights, seed: int) -> PreTrainedModel:
-    """Return a new model of an architecture with given weights, the rest of it drawn by a seed."""
+def _begun(like: PreTrainedModel, start: Weights, recipe: Recipe) -> PreTrainedModel:
+    """Return a new model of an architecture with given weights, the rest of it drawn by a seed.
+
+    Where the recipe names the seed of the family's start, the rest is what the family drew: loading
+    a checkpoint draws what it lacks alone, while a model without one is drawn as a whole.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.start_seed)
         model = type(like)(copy.deepcopy(like.config))
     load_weights(model, start)
+    missing = [name for name in model_weights(model) if name not in start]
+    if missing and recipe.init_seed is not None:
+        load_weights(model, select(_as_loaded(like, start, recipe.init_seed), missing))
     return model.to(like.device)
+
+
+def _as_loaded(like: PreTrainedModel, start: Weights, seed: int) -> Weights:
+    """Return the weights of a model that is loaded from weights which are not all of it."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # that tensors are missing is no news
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            loaded = type(like).from_pretrained(
+                None,
+                config=copy.deepcopy(like.config),
+                state_dict={name: start[name].cpu() for name in start},
+                dtype=torch.float32,
+            )
+    finally:
+        transformers_logging.set_verbosity(level)
+    return model_weights(loaded)
