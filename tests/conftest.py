@@ -69,6 +69,16 @@ def inspected(run):
 
 
 @pytest.fixture(autouse=True)
+def _run_folders_end_with_their_test():
+    """A fit names its folder in the environment, for the processes of other ranks."""
+    before = os.environ.get("BDLIT_RUN_DIR")
+    yield
+    os.environ.pop("BDLIT_RUN_DIR", None)
+    if before is not None:
+        os.environ["BDLIT_RUN_DIR"] = before
+
+
+@pytest.fixture(autouse=True)
 def _wandb_runs_end_with_their_test():
     """A run that a test left open would take in what later tests log."""
     yield

@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BdlitError as error:
         if debug:
             raise
-        print(f"bdlit: error: {error}", file=sys.stderr)
-        return 2
+        return _told(str(error))
     except KeyboardInterrupt:
         return _interrupted()
     except SystemExit as leaving:
@@ -56,7 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # the last net: what no part of us has foreseen is one line, too
+        if debug:
+            raise
+        what = str(error).strip().partition("\n")[0] or "without a word"
+        return _told(f"{type(error).__name__}: {what} (--debug shows where)")
     return 0
+
+
+def _told(error: str) -> int:
+    """Print an error in one line, whatever is in the names that it holds, and return its code."""
+    from bdlit.formatting import printable
+
+    print(f"bdlit: error: {printable(error)}", file=sys.stderr)
+    return 2
 
 
 def _interrupted() -> int:

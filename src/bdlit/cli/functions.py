@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -41,15 +42,46 @@ def _with_recipe(command: str, function: Callable[..., Any], arguments: list[str
 
 
 def _spelled_out(function: Callable[..., Any], arguments: list[str]) -> list[str]:
-    """Let a bare `--flag` mean `--flag=true`, and free words make up a list parameter."""
+    """Write options as the parser wants them.
+
+    A bare `--flag` means `--flag=true`, with or without `true` as a word of its own; a list option
+    that is given again adds to its list; and free words make up a list parameter.
+    """
     parameters = inspect.signature(function).parameters.values()
     flags = {f"--{p.name}" for p in parameters if p.default is False}
-    spelled = [f"{word}=true" if word in flags else word for word in arguments]
+    lists = {f"--{p.name}" for p in parameters if _LIST.search(str(p.annotation))}
+    spelled = _repeated(_flagged(arguments, flags), lists)
     first = next(iter(parameters))
     if not str(first.annotation).startswith("list["):
         return spelled
     options, free = _options_and_words(spelled)
     return [json.dumps(free), *options] if free else spelled
+
+
+def _flagged(arguments: list[str], flags: set[str]) -> list[str]:
+    found: list[str] = []
+    for word in arguments:
+        if found and found[-1] in flags and word.lower() in ("true", "false"):
+            found[-1] += f"={word.lower()}"
+        else:
+            found.append(word)
+    return [f"{word}=true" if word in flags else word for word in found]
+
+
+def _repeated(arguments: list[str], lists: set[str]) -> list[str]:
+    """Let `--x a --x b` mean `--x=a --x+=b`: the parser would forget the first."""
+    seen: set[str] = set()
+    found: list[str] = []
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name in seen and not value.startswith("["):
+            name += "+"
+        seen |= {name} & lists
+        found.append(f"{name}{equals}{value}")
+    return found
+
+
+_LIST = re.compile(r"\b(list|Sequence)\[")
 
 
 def _options_and_words(arguments: list[str]) -> tuple[list[str], list[str]]:
