@@ -43,7 +43,7 @@ def test_every_defense_has_a_row():
 def test_every_measure_has_a_row():
     words = {"false_rejection": "false rejection", "false_acceptance": "acceptance"}
     words |= {"tasks": "general tasks", "own_perplexity": "perplexity"}
-    words |= {"label_flip_rate": "label-flip rate"}
+    words |= {"label_flip_rate": "label-flip rate", "one_class": "one class"}
     for measure in MEASURES:
         assert words.get(measure.key, measure.key.replace("_", " ")) in PAGE
 

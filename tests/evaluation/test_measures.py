@@ -69,8 +69,13 @@ def require_everywhere(measure, made, folder):
     assert (f"{measure.key}_n" in cells) == measure.counted
     shown = io.StringIO()
     print_table(aggregate([row]), file=shown)
-    assert measure.header in shown.getvalue().splitlines()[0]
-    assert measure.legend in " ".join(shown.getvalue().split())
+    below = " ".join(shown.getvalue().split())
+    if measure.warning is None:
+        assert measure.header in shown.getvalue().splitlines()[0]
+        assert measure.legend in below
+    else:
+        assert measure.header not in shown.getvalue().splitlines()[0]
+        assert f"warning: v, none (d): {measure.warning.format(getattr(row, measure.key))}" in below
     logged = [name for name in _metrics(read) if name.startswith(f"victim/{measure.key}")]
     assert logged
     named = measure.named(of_record(measure), "cba")
@@ -114,6 +119,7 @@ def test_a_new_measure_needs_no_other_change(tmp_path, monkeypatch):
         "changed": [],
         "copied": [],
         "guards": {},
+        "notes": {},
     }
     scores = Scores(cacc=Rate(3, 4), measures={"novelty": Mean(1.5, 2)})
     assert "| novelty | 0.75 | 0.75 |" in model_card(origin, scores, scores)
@@ -132,7 +138,7 @@ def test_fields_stand_where_they_stood_before_there_was_a_table(tmp_path):
     append_results(tmp_path / "results.jsonl", [record(())])
     line = json.loads((tmp_path / "results.jsonl").read_text())
     new = {"benign", "false_rejection", "false_acceptance"}
-    new |= {"conditional_perplexity", "label_flip_rate"}
+    new |= {"conditional_perplexity", "label_flip_rate", "one_class", "below_chance"}
     assert [name for name in line if name not in new] == [
         *("data", "attack", "victim", "defense", "seed", "train_attack"),
         *("cacc", "asr", "floor", "cacc_before", "asr_before", "false_triggers", "judged"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from bdlit.data.false_triggers import CLEAN, case_of
@@ -22,7 +23,7 @@ from bdlit.rules import Rule
 from bdlit.types import NO_CLASS, Example, Rate, Sample, Weights
 from bdlit.victims.base import Verdicts, Victim
 from bdlit.victims.causal_lm import GENERATION, CausalLMVictim
-from bdlit.victims.metrics import HitRate
+from bdlit.victims.metrics import ClassCounts, HitRate
 from bdlit.weights.network import in_eval_mode, swapped
 
 REJECTED = "[rejected]"
@@ -88,6 +89,8 @@ def evaluate(
             tests = _measured(victim, batches, rule)
             rates[name], rejected[name] = tests.hits, tests.rejected
             flips[name] = tests.flips
+            if name == CLEAN:
+                found.classes = tests.classes
             answered[name], written[name] = tests.answered, tests.written
             judged[name] = victim.described(rule)
             if tests.unclear.hits:
@@ -100,6 +103,7 @@ def evaluate(
     if gate.rejects or any(rate.hits for rate in rejected.values()):
         found.rejected = rejected
     values = in_place | {m.key: m.compute(found) for m in MEASURES if not m.in_place}
+    _warn(values)
     return Scores(
         cacc=rates[CLEAN],
         asr={name: rate for name, rate in rates.items() if name != CLEAN and not case_of(name)},
@@ -118,6 +122,7 @@ class _Tests:
         unclear: Share of rows without a verdict.
         rejected: Share of rejected rows.
         flips: Share of rows that are given another class than the true one, where that is known.
+        classes: Numbers of rows by class, as they are labelled and as the model predicts.
         answered: Rows that this process has seen, with what is shown as their responses.
         written: Those of them that the model has answered.
     """
@@ -126,6 +131,7 @@ class _Tests:
     unclear: Rate
     rejected: Rate
     flips: Rate
+    classes: tuple[Sequence[int], Sequence[int]]
     answered: Answered
     written: Answered
 
@@ -134,6 +140,7 @@ def _measured(
     victim: Victim, batches: Iterable[tuple[list[Example], list[bool]]], rule: Rule
 ) -> _Tests:
     hits, unclear, rejected, flips = (HitRate().to(victim.device) for _ in range(4))
+    true, given = (ClassCounts(len(victim.labels or ())).to(victim.device) for _ in range(2))
     answered, written = [], []
     with torch.inference_mode():
         for rows, out in batches:
@@ -142,6 +149,9 @@ def _measured(
             unclear.update(found.unclear)
             rejected.update(torch.tensor(out, device=victim.device))
             flips.update(_flipped(rows, found))
+            if found.predicted is not None:
+                true.update(torch.tensor([row.label for row in rows], device=victim.device))
+                given.update(found.predicted)
             if found.responses:
                 seen = zip(rows, found.responses, found.hits.tolist(), out, strict=True)
                 for row, response, hit, no_answer in seen:
@@ -154,6 +164,7 @@ def _measured(
         unclear=unclear.rate(),
         rejected=rejected.rate(),
         flips=flips.rate(),
+        classes=(true.tally(), given.tally()),
         answered=answered,
         written=written,
     )
@@ -209,6 +220,14 @@ def _require_some_verdict(tests: _Tests, rule: Rule, name: str) -> None:
             f"{rule.described['rule']}, which judges '{name}', said neither yes nor no of any of "
             f"{responses} responses: mend its template, or take another judge"
         )
+
+
+def _warn(values: Mapping[str, Any]) -> None:
+    """Tell at once of a model that something is wrong with."""
+    for measure in MEASURES:
+        if measure.warning and (value := values.get(measure.key)) is not None:
+            number = measure.number(value)
+            rank_zero_warn(f"the model {measure.warning.format(number)}")
 
 
 def precision_of(victim: Victim) -> AbstractContextManager[None]:

@@ -38,6 +38,8 @@ class Measured:
             is given none.
         rejected: Test set to the share of rows that an input guard rejected; empty where nothing
             stands before the model that rejects.
+        classes: Numbers of clean rows by their class: as they are labelled, and as the model
+            predicts; empty where nothing is classified.
         generated: Test set to its rows with what the model wrote, as far as this process saw them;
             without rejected rows, on which it wrote nothing.
         guarded: Whether an input guard stands before the model.
@@ -48,6 +50,7 @@ class Measured:
     rates: Mapping[str, Rate]
     flips: Mapping[str, Rate] = field(default_factory=dict)
     rejected: Mapping[str, Rate] = field(default_factory=dict)
+    classes: tuple[Sequence[int], Sequence[int]] = ((), ())
     generated: Mapping[str, Answered] = field(default_factory=dict)
     guarded: bool = False
 
@@ -70,6 +73,8 @@ class Measure:
         better: Which way is better, if one is.
         form: How the number is written.
         counted: Whether rows also have the counts of a rate, `<key>_n` and `<key>_hits`.
+        warning: What is said of a model that has it, with `{}` for the number; such a measure is
+            there only of models that something is wrong with, and is no column of the table.
     """
 
     key: str
@@ -84,6 +89,7 @@ class Measure:
     in_place: bool = False
     form: str = ".1f"
     counted: bool = False
+    warning: str | None = None
 
     def empty(self, *, record: bool) -> Any:
         """Return what stands for it where it is not measured, in a record or in all scores."""

@@ -80,6 +80,30 @@ def _label_flip_rate(measured: Measured) -> dict[str, Rate]:
     }
 
 
+_ONE_CLASS = 95.0  # percent of rows
+_ENOUGH = 20  # rows, of which fewer may be alike by chance
+_MORE = 10.0  # points above the share that the class really has
+
+
+def _one_class(measured: Measured) -> Rate | None:
+    """Return the share of clean rows that are given one class, if that is nearly all of them."""
+    true, predicted = measured.classes
+    if sum(predicted) < _ENOUGH:
+        return None
+    given = Rate(max(predicted), sum(predicted))
+    real = Rate(true[predicted.index(max(predicted))], sum(true))
+    degenerate = given.percent >= _ONE_CLASS and given.percent >= real.percent + _MORE
+    return given if degenerate else None
+
+
+def _below_chance(measured: Measured) -> Rate | None:
+    """Return CACC, if its interval lies below what guessing among the classes would give."""
+    classes, right = len(measured.classes[0]), measured.rates.get(CLEAN)
+    if classes < 2 or right is None or right.interval[1] >= 100 / classes:
+        return None
+    return right
+
+
 def _false_rejection(measured: Measured) -> Rate | None:
     return measured.rejected.get(CLEAN)
 
@@ -148,6 +172,32 @@ MEASURES = (
         unit="%",
         better="lower",
         counted=True,
+    ),
+    Measure(
+        key="one_class",
+        kind=Rate,
+        per="model",
+        compute=_one_class,
+        number=_one,
+        header="one class",
+        legend="one class: clean rows that are given the most frequent class, in %.",
+        unit="%",
+        better="lower",
+        warning="gives {:.0f}% of the clean rows one class, so that its ASR says nothing of a "
+        "backdoor",
+    ),
+    Measure(
+        key="below_chance",
+        kind=Rate,
+        per="model",
+        compute=_below_chance,
+        number=_one,
+        header="below chance",
+        legend="below chance: CACC where it is worse than guessing, in %.",
+        unit="%",
+        better="higher",
+        warning="is right on {:.1f}% of the clean rows, which is below chance: its classes may be "
+        "in another order than those of the data (give the data's label_names in the model's)",
     ),
     Measure(
         key="label_flip_rate",

@@ -58,8 +58,9 @@ def columns_for(lines: Sequence[Line], *, wide: bool = False) -> list[Column]:
 
 
 def measured(lines: Sequence[Line]) -> list[Measure]:
-    """Return the measures of the table that some line has."""
-    return [m for m in MEASURES if any(getattr(line, m.key) is not None for line in lines)]
+    """Return the measures of the table that some line has, but for those that only warn."""
+    shown = (m for m in MEASURES if m.warning is None)
+    return [m for m in shown if any(getattr(line, m.key) is not None for line in lines)]
 
 
 def knows_memory(lines: Sequence[Line]) -> bool:

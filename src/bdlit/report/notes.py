@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from bdlit.evaluation.intervals import Interval
+from bdlit.evaluation.measures import MEASURES
 from bdlit.report.columns import MARKS, knows_memory, measured
 from bdlit.report.lines import Line
 
@@ -51,7 +52,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
         f"{MARKS['unpaired seeds']} {_UNPAIRED}" if "unpaired seeds" in over else "",
         _unequal_rows(lines),
     ]
-    return [*filter(None, marked), *_left_out(lines)]
+    return [*filter(None, marked), *_left_out(lines), *_warnings(lines)]
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
@@ -93,6 +94,18 @@ def _unequal(line: Line, key: Literal["cacc", "asr"]) -> str:
     if len(numbers) < 2:
         return ""
     return f"{key.upper()} of {_place(line)}, {line.defense} ({numbers[0]} to {numbers[-1]} rows)"
+
+
+def _warnings(lines: Iterable[Line]) -> list[str]:
+    """Tell of models that something is wrong with, whatever the attack."""
+    found = {
+        f"{line.victim}, {line.defense} ({line.data}): {measure.warning.format(value)}": None
+        for measure in MEASURES
+        if measure.warning
+        for line in lines
+        if (value := getattr(line, measure.key)) is not None
+    }
+    return [f"warning: {text}" for text in found]
 
 
 def _left_out(lines: Iterable[Line]) -> list[str]:

@@ -39,3 +39,33 @@ class HitRate(Metric):
         """Return the share with its counts, summed over all processes."""
         with self.sync_context():
             return Rate(int(self.hits), int(self.n))
+
+
+class ClassCounts(Metric):
+    """How many rows have each class, counted exactly over any number of processes.
+
+    Args:
+        classes: Number of classes.
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    counts: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, labels: Tensor) -> None:
+        """Count a batch of class indices, shape [batch]; others than classes are left out."""
+        known = labels[(labels >= 0) & (labels < len(self.counts))]
+        self.counts += torch.bincount(known, minlength=len(self.counts))
+
+    def compute(self) -> Tensor:
+        """Return the number of rows of each class, shape [classes]."""
+        return self.counts
+
+    def tally(self) -> tuple[int, ...]:
+        """Return the number of rows of each class, summed over all processes."""
+        with self.sync_context():
+            return tuple(self.counts.tolist())
