@@ -322,3 +322,11 @@ def test_so_many_of_the_clean_rows_are_used_and_fewer_are_among_more(victim, bas
         ConflictModel(clean_rows=25).apply(suspect, base=base, clean=rows, train=watched)
     with pytest.raises(BdlitError, match=r"clean_rows 0 .* out of range"):
         ConflictModel(clean_rows=0)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_its_rate_stays_unless_told_otherwise(schedule):
+    assert ConflictModel().recipe.schedule == "constant"
+    assert ConflictModel(schedule=schedule).recipe.schedule == schedule
+    with pytest.raises(BdlitError, match="schedule"):
+        ConflictModel(schedule="steps")

@@ -459,10 +459,10 @@ def test_a_setting_that_a_model_cannot_have_is_told(tmp_path, capsys):
 
 # Every study of a paper, with what it changes of the recipe that it names.
 STUDIES = {
-    "sst2": ("wag", {"learning_rate"}),
+    "sst2": ("wag", {"learning_rate", "clip"}),
     "sst2+sst2-local+gms-alpha": ("gms", {"learning_rate"}),
-    "sst2+sst2-local+gms-rankings": ("wag", {"learning_rate"}),
-    "sst2+sst2-local+msd": ("wag", {"learning_rate"}),
+    "sst2+sst2-local+gms-rankings": ("wag", {"learning_rate", "clip"}),
+    "sst2+sst2-local+msd": ("wag", {"learning_rate", "clip"}),
     "olid": ("wag", {"learning_rate"}),
     "olid+gms-olid-proxies": ("gms", {"learning_rate"}),
 }

@@ -13,7 +13,7 @@ from bdlit.defenses.head import HEAD_NAMES, HeadFate, base_for
 from bdlit.defenses.interpolation import Linear
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice, require_share
-from bdlit.recipe import Recipe
+from bdlit.recipe import Recipe, Schedule
 from bdlit.types import Example, Precision, Weights
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class ConflictModel(Defense):
         batch_size: Rows per step.
         rank: Rank of the LoRA adapters.
         alpha: Their updates are scaled by alpha / rank.
+        schedule: What the learning rate does: `constant`, `linear` or `cosine`.
         precision: Precision of the training, as Lightning's Trainer calls it.
         seed: Seed of the training.
         head_from: What its head begins with where the base has none, as pre-trained checkpoints
@@ -58,7 +59,7 @@ class ConflictModel(Defense):
     Deviation: The paper states neither the share of the conflict model in the merge nor LoRA's
         settings. The share is one half unless `merge` or `shares` say otherwise; it is never
         chosen by ASR, which a defender cannot measure. The rest are the settings of the paper's
-        fine-tuning baseline, under this package's linear decay. What the head of a classifier
+        fine-tuning baseline, at a constant rate, as the paper's successor has it. What the head of a classifier
         begins with, which the base lacks, it leaves open as well (`head_from`). Settings of the
         paper's successor are those of `Lethe`.
     """
@@ -72,6 +73,7 @@ class ConflictModel(Defense):
     batch_size: int = 16
     rank: int = 8
     alpha: int = 16
+    schedule: Schedule = "constant"
     precision: Precision = "32-true"
     seed: int = 0
     head_from: HeadFrom = "family"
@@ -91,6 +93,7 @@ class ConflictModel(Defense):
         for share in self.shares:
             require_share("shares", share)
         require_choice("head_from", self.head_from, HeadFrom)
+        require_choice("schedule", self.schedule, Schedule)
         require_rows(self.clean_rows, self.name)
         for name in ("epochs", "batch_size", "rank", "alpha", "learning_rate"):
             if getattr(self, name) <= 0:
@@ -180,6 +183,7 @@ class ConflictModel(Defense):
             batch_size=self.batch_size,
             rank=self.rank,
             alpha=self.alpha,
+            schedule=self.schedule,
             precision=self.precision,
             seed=self.seed,
         )
