@@ -59,9 +59,9 @@ class ConflictModel(Defense):
     Deviation: The paper states neither the share of the conflict model in the merge nor LoRA's
         settings. The share is one half unless `merge` or `shares` say otherwise; it is never
         chosen by ASR, which a defender cannot measure. The rest are the settings of the paper's
-        fine-tuning baseline, at a constant rate, as the paper's successor has it. What the head of a classifier
-        begins with, which the base lacks, it leaves open as well (`head_from`). Settings of the
-        paper's successor are those of `Lethe`.
+        fine-tuning baseline, at a constant rate, as the paper's successor has it. What the head
+        of a classifier begins with, which the base lacks, it leaves open as well (`head_from`).
+        Settings of the paper's successor are those of `Lethe`.
     """
 
     merge: Defense = field(default_factory=Linear)
