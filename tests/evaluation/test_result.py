@@ -83,10 +83,10 @@ def test_fields_of_earlier_versions_get_their_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ['{"data": "sst2"}', "[1, 2]", '{"asr": {"share": 0.5}}'])
 def test_what_is_no_result_names_its_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "results.jsonl"
-    append_results(path, [RECORD])  # lines 1 (empty) and 2
+    append_results(path, [RECORD])
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(BdlitError, match=r"results\.jsonl, line 3 is not a result"):
+    with pytest.raises(BdlitError, match=r"results\.jsonl, line 2 is not a result"):
         read_results(path)
 
 

@@ -10,15 +10,14 @@ from typing import Any, TypeAlias
 
 from bdlit.data.false_triggers import CLEAN, NO_ATTACK
 from bdlit.errors import BdlitError
+from bdlit.evaluation.json_lines import append_lines, read_lines
 from bdlit.evaluation.measures import MEASURES, WithMeasures, beside
 from bdlit.evaluation.samples import (
     SAMPLES,
     Model,
     Samples,
     about,
-    append_lines,
     append_samples,
-    read_lines,
     read_samples,
 )
 from bdlit.evaluation.scores import Scores

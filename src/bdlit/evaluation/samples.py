@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from bdlit.data.false_triggers import CLEAN, attack_of
 from bdlit.errors import BdlitError
+from bdlit.evaluation.json_lines import append_lines, read_lines
 from bdlit.types import Sample
 
 SAMPLES = "samples.jsonl"
@@ -87,39 +87,6 @@ def append_samples(path: Path, samples: Mapping[Model, Samples]) -> None:
     ]
     if lines:
         append_lines(path, lines)
-
-
-def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Append lines to a file that several processes may append to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(f"{line}\n" for line in lines)
-    # One write under O_APPEND: shards of a study may append to the same file. The leading newline
-    # ends a line that an interrupted write may have left torn.
-    with open(path, "ab", buffering=0) as file:
-        file.write(("\n" + text).encode(errors="backslashreplace"))
-        os.fsync(file.fileno())
-
-
-def read_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
-    """Yield the number and the content of each whole line of such a file.
-
-    Args:
-        path: The file.
-        what: What its lines are, for the error.
-
-    Raises:
-        BdlitError: The file cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise BdlitError(f"cannot read {what} from {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # an empty line, or one that an interrupted write left torn
-        yield number, record
 
 
 def read_samples(path: Path) -> dict[Model, dict[str, tuple[Sample, ...]]]:
