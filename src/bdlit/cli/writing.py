@@ -13,6 +13,8 @@ from bdlit.progress import progress
 from bdlit.purification.suspect import Writing
 from bdlit.purification.verify import verify as load_and_run
 
+_SHOWN = 5  # names of a longer list
+
 
 @contextmanager
 def writing_with_progress(
@@ -72,5 +74,9 @@ def show_written(out: Path, origin: Mapping[str, Any]) -> None:
         print(f"  the model is the suspect, guarded by {', '.join(guards)}")
     elif not notes["changed"]:
         print("  warning: nothing changed; every tensor is the suspect's own")
+    for other, names in notes.get("left_out", {}).items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        said = f"{', '.join(names[:_SHOWN])}{more}"
+        print(f"  left out of {other}, since the suspect has no such tensors: {said}")
     if origin["left_behind"]:
         print(f"  left behind: {', '.join(origin['left_behind'])}")

@@ -11,8 +11,9 @@ from bdlit.defenses.head import HEAD_NAMES
 from bdlit.errors import BdlitError
 from bdlit.purification.held import Held, HeldModel
 from bdlit.purification.label_order import LabelPolicy, in_label_order, require_one_task
-from bdlit.weights import float_names, outline, require_compatible
+from bdlit.weights import float_names, outline, require_compatible, select
 from bdlit.weights.checkpoint import Checkpoint, open_checkpoint
+from bdlit.weights.outputs import with_output
 from bdlit.weights.tokenizer import TokenizerFacts, first_difference
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def open_others(
     opened = []
     for address, name in zip(addresses, names or addresses, strict=True):
         checkpoint = open_checkpoint(address, adapter_base=matching.adapter_base)
+        weights = with_output(checkpoint.weights, checkpoint.config, suspect.weights)
+        checkpoint = replace(checkpoint, weights=weights)
         _require_same_type(suspect, checkpoint)
         _require_same_words(suspect, checkpoint)
         opened.append(Other(name, checkpoint))
@@ -105,8 +108,11 @@ def fitted(
     require_resources(defense, at_hand | ({"victim", "train"} if suspect.runnable else set()))
     if "others" not in defense.uses:
         return replace(held, others=())
-    keep = _unshared(suspect, others) if matching.differences == "keep_suspect" else []
+    keeps = matching.differences == "keep_suspect"
+    keep = _unshared(suspect, others) if keeps else []
     ready = [HeldModel(each.name, _ordered(suspect, defense, each, matching)) for each in others]
+    left_out = _left_out(suspect, ready) if keeps and defense.keeps_names else {}
+    ready = [_without(each, left_out.get(each.name, ())) for each in ready]
     if defense.keeps_names:
         where = [each.checkpoint.address for each in others]
         _require_shapes(suspect, defense, ready, where, keep)
@@ -116,7 +122,7 @@ def fitted(
         base=held.base.weights if held.base else None,
         model_type=suspect.model_type,
     )
-    return replace(held, others=ready, keep=keep)
+    return replace(held, others=ready, keep=keep, left_out=left_out)
 
 
 def open_base(address: str, suspect: Suspect) -> HeldModel:
@@ -187,6 +193,22 @@ def _require_same_words(suspect: Suspect, other: Checkpoint) -> None:
 
 def _known(words: TokenizerFacts | None) -> bool:
     return words is not None and bool(words.words)
+
+
+def _left_out(suspect: Suspect, others: Sequence[HeldModel]) -> dict[str, list[str]]:
+    """Return for each other model the tensors that the suspect has not, where it has such."""
+    found = {
+        each.name: [name for name in float_names(each.weights) if name not in suspect.weights]
+        for each in others
+    }
+    return {name: extra for name, extra in found.items() if extra}
+
+
+def _without(other: HeldModel, names: Collection[str]) -> HeldModel:
+    if not names:
+        return other
+    rest = [name for name in other.weights if name not in set(names)]
+    return replace(other, weights=select(other.weights, rest))
 
 
 def _unshared(suspect: Suspect, others: Sequence[Other]) -> list[str]:

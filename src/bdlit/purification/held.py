@@ -62,6 +62,8 @@ class Held:
             setting; see `bdlit.purification.hold.Supplies`.
         keep: Names of the suspect's tensors that the others lack or have in another shape, and
             that stay the suspect's own.
+        left_out: Name of an other model to those of its tensors that the suspect has not, and
+            that no defense is given.
     """
 
     others: Sequence[HeldModel] = ()
@@ -73,6 +75,7 @@ class Held:
     archive: Path | None = None
     supplied: Mapping[str, Any] = field(default_factory=dict)
     keep: Sequence[str] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:

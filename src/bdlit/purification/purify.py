@@ -126,6 +126,8 @@ def purify(
             writing.check(part)
         scores, said = suspect.measure(tests, defended, part) if tests else (None, {})
         notes = {**defended.notes, **audit.report(), **_merged(defended.notes, said)}
+        if held.left_out:
+            notes["left_out"] = {name: list(names) for name, names in held.left_out.items()}
         origin = {
             **circumstances(),
             "method": type(defense).__name__,

@@ -17,6 +17,7 @@ from bdlit.weights.adapters.orientation import is_transposed, transposed_blocks
 from bdlit.weights.files import SafetensorsWeights, load_state_dict
 from bdlit.weights.lazy import LazyWeights, renamed
 from bdlit.weights.outlines import Outline, outline
+from bdlit.weights.outputs import OUTPUT, TOKEN_ROWS
 
 if TYPE_CHECKING:
     from bdlit.types import Weights
@@ -27,10 +28,7 @@ FILES: Mapping[str, Callable[[Path], Weights]] = {
 }
 """Names of the files that hold an adapter's tensors, the safest first."""
 
-_TOKEN_ROWS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "shared")
 _GENERATES = {"CAUSAL_LM", "SEQ_2_SEQ_LM"}
-OUTPUT = "lm_head.weight"
-"""Name of the output layer of models that can be untied."""
 
 
 class AdapterWeights(Mapping[str, Tensor]):
@@ -212,5 +210,5 @@ def _both_ends(adapter: AdapterWeights, keys: Keys) -> str | None:
     alone = any(name.startswith("lm_head.") for name in (*adapter.base, *adapter.saved))
     if alone or adapter.config.get("task_type") in WITHOUT_LM_HEAD:
         return None
-    rows = (n for n in keys.embeddings if n.removesuffix(".weight").endswith(_TOKEN_ROWS))
+    rows = (n for n in keys.embeddings if n.removesuffix(".weight").endswith(TOKEN_ROWS))
     return next(iter(rows), None)
