@@ -229,3 +229,10 @@ def test_safetensors_are_read_on_access_only(tmp_path):
         weights["absent"]
     with pytest.raises(TypeError):
         weights["encoder.weight"] = torch.zeros(1)
+
+
+def test_a_model_and_an_adapter_in_one_folder_are_not_guessed_between(tmp_path):
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BdlitError, match="holds a model and an adapter"):
+        open_weights(tmp_path)

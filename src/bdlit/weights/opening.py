@@ -95,12 +95,17 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 
 def _open_directory(path: Path, open_adapter: Callable[[Path], Weights]) -> Weights:
-    for name in ("model.safetensors", SAFE_INDEX, "pytorch_model.bin"):
-        if (path / name).is_file():
-            return _open_file(path / name)
+    weights = [n for n in ("model.safetensors", SAFE_INDEX, "pytorch_model.bin") if _is(path, n)]
+    if _is(path, CONFIG_NAME) and (weights or pickled_shards(path)):
+        raise BdlitError(
+            f"{path} holds a model and an adapter, and which of them is meant nothing tells: move "
+            "the adapter into a folder of its own"
+        )
+    if weights:
+        return _open_file(path / weights[0])
     if pickled_shards(path):
         return load_shards(path)
-    if (path / CONFIG_NAME).is_file():
+    if _is(path, CONFIG_NAME):
         return open_adapter(path)
     for name in RUN_FOLDERS:
         if (path / name).is_dir():
@@ -109,6 +114,10 @@ def _open_directory(path: Path, open_adapter: Callable[[Path], Weights]) -> Weig
         f"{path} holds no model: neither model.safetensors, nor shards with their index, "
         "nor pytorch_model.bin, nor an adapter"
     )
+
+
+def _is(folder: Path, name: str) -> bool:
+    return (folder / name).is_file()
 
 
 def _open_adapter(path: Path, base: str | Path | None) -> Weights:
