@@ -21,9 +21,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes its place when the block ends well.
 
     Raises:
-        BdlitError: The file cannot be written (the folder is missing, no permission, disk full).
+        BdlitError: The file cannot be written (the folder is missing, no permission, disk full), or
+            `path` is a link, a folder or a device, which the file would take the place of.
     """
     path = Path(path)
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        kind = "a link" if path.is_symlink() else "no plain file"
+        raise BdlitError(f"{path} is {kind}, and would be replaced: name a new file")
     # The ending stays: writers choose their format by it.
     part = path.with_name(f".{os.getpid()}.part.{path.name}")
     with _told(path):
