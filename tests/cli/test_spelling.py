@@ -45,6 +45,17 @@ def test_conditions_given_one_by_one_all_hold(tmp_path, capsys):
     assert len(capsys.readouterr().out.strip().splitlines()) == 2
 
 
+@pytest.mark.parametrize("command", ["merge", "defend", "study", "poison"])
+def test_an_unknown_key_of_a_config_is_told_with_the_nearest(tmp_path, capsys, command):
+    config = tmp_path / "mine.yaml"
+    config.write_text("outt: x\nseed: 1\n")
+    assert main([command, f"--config={config}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"bdlit: error: config {config} has the key 'outt', which is no setting")
+    assert "'out'" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
@@ -42,22 +43,32 @@ def one_line_errors() -> Iterator[None]:
         raise
 
 
-def require_configs(arguments: Sequence[str]) -> None:
+def require_configs(arguments: Sequence[str], known: Collection[str] = ()) -> None:
     """Read every config file that the arguments name, to tell which of them is broken.
 
+    Args:
+        arguments: The command line.
+        known: Keys that may stand at the top of a config; empty where others know them.
+
     Raises:
-        BdlitError: A file is missing, or is no YAML.
+        BdlitError: A file is missing, is no YAML, or has another key at its top.
     """
     for i, word in enumerate(arguments):
         name, _, value = word.partition("=")
         if name in ("-c", "--config"):
             path = value or next(iter(arguments[i + 1 :]), "")
-            _require_yaml(Path(path))
+            content = _yaml(Path(path))
+            strange = [key for key in content if str(key).partition(".")[0] not in known]
+            if known and strange:
+                raise BdlitError(
+                    f"config {path} has the key '{strange[0]}', which is no setting of this "
+                    f"command: {did_you_mean(str(strange[0]), known)}"
+                )
 
 
-def _require_yaml(path: Path) -> None:
+def _yaml(path: Path) -> Mapping[Any, Any]:
     try:
-        yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise BdlitError(f"cannot read config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -65,6 +76,7 @@ def _require_yaml(path: Path) -> None:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).split("\n")[0]
         raise BdlitError(f"config {path}{where} is no YAML: {problem}") from error
+    return content if isinstance(content, Mapping) else {}
 
 
 def _ours(error: BaseException | None) -> BdlitError | None:

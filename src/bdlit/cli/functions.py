@@ -15,8 +15,8 @@ from bdlit.names import offer
 
 def run(command: str, arguments: list[str]) -> None:
     """Run one command on its arguments."""
-    require_configs(arguments)
     function, positional = _COMMANDS[command]()
+    require_configs(arguments, inspect.signature(function).parameters)
     from jsonargparse import auto_cli
 
     sys.argv[0] = f"bdlit {command}"  # the name in the help
