@@ -26,7 +26,7 @@ from bdlit.victims import ClassifierVictim
 from bdlit.weights import fingerprint, open_weights
 from bdlit.weights.network import model_weights, swapped
 
-RECIPE = Recipe(epochs=2, learning_rate=1e-2, batch_size=8)
+RECIPE = Recipe(epochs=2, learning_rate=1e-2, batch_size=8, schedule="constant")
 SETTINGS = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8}
 HEAD = "classifier.weight"
 

@@ -171,6 +171,7 @@ def test_it_trains_a_classifier_and_shares_the_archive(tiny_start, tmp_path):
     assert not torch.equal(clean["classifier.weight"], suspect["classifier.weight"])  # trained
     assert fingerprint(found[0].weights) == fingerprint(average([suspect, clean]))
     settings = {"epochs": 1, "rank": 4, "batch_size": 2, "learning_rate": 1e-2}
+    settings["schedule"] = recipe.schedule
     same = run_defense(ConflictModel(merge=Linear(), **settings), suspect, given)
     assert same.notes["conflict"]["found"]  # the same model, by whatever name it is trained
 

@@ -180,6 +180,19 @@ def test_own_attack_by_default(tmp_path: Path) -> None:
     assert select(rows, attacks="all") == rows
 
 
+def test_a_benign_model_is_kept_against_every_attack_whatever_else_it_was_measured_on(
+    tmp_path: Path,
+) -> None:
+    """A run without an attack measures it against none, which is its own attack by name."""
+    records = [result("benign", attack=a, train_attack="none") for a in ("none", "badnet")]
+    rows = rows_of(tmp_path, *records, result("badnet", attack="badnet"))
+    assert {(row.victim, row.attack) for row in select(rows)} == {
+        ("benign", "none"),
+        ("benign", "badnet"),
+        ("badnet", "badnet"),
+    }
+
+
 def test_conditions(tmp_path: Path) -> None:
     names = ("WAG", "WAG-all", "TIES")
     rows = rows_of(tmp_path, *(result(defense=d, seed=s) for d in names for s in (0, 1)))
