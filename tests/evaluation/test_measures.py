@@ -138,7 +138,7 @@ def test_fields_stand_where_they_stood_before_there_was_a_table(tmp_path):
     append_results(tmp_path / "results.jsonl", [record(())])
     line = json.loads((tmp_path / "results.jsonl").read_text())
     new = {"benign", "false_rejection", "false_acceptance"}
-    new |= {"conditional_perplexity", "label_flip_rate", "one_class", "below_chance"}
+    new |= {"parts", "conditional_perplexity", "label_flip_rate", "one_class", "below_chance"}
     assert [name for name in line if name not in new] == [
         *("data", "attack", "victim", "defense", "seed", "train_attack"),
         *("cacc", "asr", "floor", "cacc_before", "asr_before", "false_triggers", "judged"),

@@ -70,6 +70,8 @@ class Result(WithMeasures):
         commit: Version-control commit of the working directory, where there is one.
         created: Time of the measurement, ISO 8601, UTC.
         error: Why there are no numbers, where a defense failed.
+        parts: Number of records that the measurement of the model made, one for each attack; 0 in
+            records of versions that did not say. Where some are missing, a write was cut off.
     """
 
     of_attack = True
@@ -101,6 +103,7 @@ class Result(WithMeasures):
     commit: str | None = None
     created: str = ""
     error: str | None = None
+    parts: int = 0
 
     @property
     def key(self) -> Key:
@@ -167,6 +170,7 @@ def results_of(
             judged=_judged(scores, attack),
             samples=about(attack, scores.samples),
             measures=_narrowed(scores, attack),
+            parts=len(measured),
             **common,
         )
         for attack, asr in measured.items()

@@ -133,12 +133,15 @@ class Records:
         self._found |= {result.key: result for result in results}
 
     def of(self, victim: str, seed: int) -> dict[str, list[Result]]:
-        """Return the finished cells of one model: its results by defense, without failures."""
+        """Return the finished cells of one model: its results by defense, without failures.
+
+        A cell of which some records are missing is not finished: its write was cut off.
+        """
         found: dict[str, list[Result]] = {}
         for result in self._found.values():
             if (result.victim, result.seed) == (victim, seed) and result.error is None:
                 found.setdefault(result.defense, []).append(result)
-        return found
+        return {name: own for name, own in found.items() if len(own) >= own[-1].parts}
 
     def every(self, victim: str, seed: int) -> list[Result]:
         """Return all results of one model, failures among them."""
