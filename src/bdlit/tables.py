@@ -41,14 +41,18 @@ def sliced(name: str) -> tuple[str, slice]:
     return name[: found.start()], slice(start, end)
 
 
-def read_sliced(name: str) -> list[TableRow]:
+def read_sliced(name: str, *, quoting: bool | None = None) -> list[TableRow]:
     """Read a table, or the slice of it that stands behind its name; see `sliced`.
+
+    Args:
+        name: The file, with a slice or without.
+        quoting: See `read_rows`.
 
     Raises:
         BdlitError: The file cannot be read, or there are no rows in the slice.
     """
     path, part = sliced(name)
-    rows = read_rows(path)
+    rows = read_rows(path, quoting=quoting)
     if not rows[part]:
         raise BdlitError(f"{name} is not a slice with rows: {path} has {len(rows)} of them")
     return rows[part]

@@ -113,3 +113,11 @@ def test_two_columns_of_one_name_are_refused(tmp_path, suffix):
     (tmp_path / f"rows.{suffix}").write_text(by.join(["text", "label", "text"]) + "\n")
     with pytest.raises(BdlitError, match="has two columns called 'text'"):
         read_rows(tmp_path / f"rows.{suffix}")
+
+
+def test_quoting_is_a_setting_of_the_data(tmp_path):
+    text = 'text\tlabel\n"he said ""no"""\t1\n"a tab\tinside"\t0\n'
+    data = made(tmp_path, text, "tsv", quoting=True)
+    assert [row.text for row in data.train_rows] == ['he said "no"', "a tab\tinside"]
+    with pytest.raises(BdlitError, match="see whether quoting should be on"):
+        made(tmp_path, text, "tsv")

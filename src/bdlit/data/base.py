@@ -60,6 +60,7 @@ class TextDataModule(LightningDataModule):
         label_names: Class names in the order of their indices.
         rename_labels: Class name in the source to the name here; null leaves such rows out. The
             name `-1` stands for rows without a label.
+        quoting: Whether `"` encloses values of CSV and TSV files: by default in CSV alone.
         join_pairs: Join both texts of a pair with one space, as in GMS's MNLI.
         target: Class that attacks without a target of their own want predicted.
         attack: Attack on the training split, and evaluation attack.
@@ -110,6 +111,7 @@ class TextDataModule(LightningDataModule):
         label_column: str | None = None,
         label_names: Sequence[str] | None = None,
         rename_labels: Mapping[str, str | None] | None = None,
+        quoting: bool | None = None,
         join_pairs: bool = False,
         target: Target | None = None,
         attack: Attack | None = None,
@@ -157,7 +159,13 @@ class TextDataModule(LightningDataModule):
         self._train_attack_name = train_attack_name
         self._labels = tuple(label_names or card.labels)
         self._source = Source.of(
-            card, source, subset=subset, revision=revision, splits=splits, files=files
+            card,
+            source,
+            subset=subset,
+            revision=revision,
+            splits=splits,
+            files=files,
+            quoting=quoting,
         )
         pair = text_pair_column or card.text_pair_column
         self._layout = TableLayout(

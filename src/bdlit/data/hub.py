@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bdlit.data.saved_sets import class_names
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError
 
@@ -30,8 +31,6 @@ def read_hub_split(
     Raises:
         BdlitError: The set, subset or split does not exist, or the hub cannot be reached.
     """
-    from datasets import ClassLabel  # a slow import that local files do not need
-
     where = f"{hub_id}{f'/{subset}' if subset else ''} on the hub, split '{split}'"
     try:
         dataset = _builder(hub_id, subset, revision).as_dataset(split=split)
@@ -42,12 +41,12 @@ def read_hub_split(
             f"cannot load {where}: {reason.rstrip('.')}; check id, subset, split and network, or "
             "set `source` to a folder of local files"
         ) from error
-    names = {
-        column: tuple(feature.names)
-        for column, feature in dataset.features.items()
-        if isinstance(feature, ClassLabel)
-    }
-    return Table(where=where, columns=dataset.column_names, rows=dataset, class_names=names)
+    return Table(
+        where=where,
+        columns=dataset.column_names,
+        rows=dataset,
+        class_names=class_names(dataset.features),
+    )
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Self
 
 from bdlit.data.catalogue import Card
 from bdlit.data.files import STEMS, find_file, find_split
+from bdlit.data.saved_sets import saved_split
 from bdlit.data.tables import Table
 from bdlit.errors import BdlitError, did_you_mean
 from bdlit.tables import read_sliced, sliced
@@ -25,6 +26,7 @@ class Source:
         splits: Split to the repository's name for it.
         folder: Folder of local files.
         files: Split to a local file; wins over the repository and the folder.
+        quoting: Whether `"` encloses values of CSV and TSV files; see `bdlit.tables.read_rows`.
     """
 
     hub_id: str | None = None
@@ -33,6 +35,7 @@ class Source:
     splits: Mapping[str, str]
     folder: Path | None = None
     files: Mapping[str, str]
+    quoting: bool | None = None
 
     @classmethod
     def of(
@@ -44,6 +47,7 @@ class Source:
         revision: str | None = None,
         splits: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
+        quoting: bool | None = None,
     ) -> Self:
         """Return the place that a user's settings and a data set's card make together.
 
@@ -55,11 +59,11 @@ class Source:
                 raise BdlitError(f"unknown split '{name}': {did_you_mean(name, STEMS)}")
         folder = None if source is None else Path(source).expanduser()
         if folder is not None and folder.is_dir():
-            return cls(folder=folder, splits={}, files=files or {})
+            return cls(folder=folder, splits={}, files=files or {}, quoting=quoting)
         if source is not None and _is_path(source):
             raise BdlitError(f"no folder '{source}': give a folder of files, or a hub id")
         if source is None and files:
-            return cls(splits={}, files=files)
+            return cls(splits={}, files=files, quoting=quoting)
         own = source is None or source == card.hub_id
         return cls(
             hub_id=source or card.hub_id,
@@ -68,6 +72,7 @@ class Source:
             revision=revision or (card.revision if own else None),
             splits=splits or (card.splits if own else {name: name for name in STEMS}),
             files=files or {},
+            quoting=quoting,
         )
 
     def split(self, split: str) -> Table | None:
@@ -80,7 +85,9 @@ class Source:
             return self.file(self.files[split])
         if self.folder is not None:
             path = find_split(self.folder, split)
-            return None if path is None else local_table(path)
+            if path is None:
+                return saved_split(self.folder, split)
+            return local_table(path, quoting=self.quoting)
         if self.hub_id is not None and split in self.splits:
             from bdlit.data.hub import read_hub_split
 
@@ -98,7 +105,8 @@ class Source:
             BdlitError: It does not exist or cannot be read.
         """
         file, _ = sliced(name)
-        return local_table(f"{find_file(file, self.folder)}{name.removeprefix(file)}")
+        found = f"{find_file(file, self.folder)}{name.removeprefix(file)}"
+        return local_table(found, quoting=self.quoting)
 
     def download(self) -> None:
         """Get what is on the hub into the local cache."""
@@ -117,11 +125,15 @@ def _is_path(source: str) -> bool:
     return source.startswith((".", "~")) or source.count("/") > 1 or Path(source).is_absolute()
 
 
-def local_table(path: str | Path) -> Table:
+def local_table(path: str | Path, *, quoting: bool | None = None) -> Table:
     """Return a local file, or a slice of it, as a table.
+
+    Args:
+        path: The file, with a slice or without.
+        quoting: See `bdlit.tables.read_rows`.
 
     Raises:
         BdlitError: It cannot be read.
     """
-    rows = read_sliced(str(path))
+    rows = read_sliced(str(path), quoting=quoting)
     return Table(where=str(path), columns=list(rows[0]), rows=rows)
