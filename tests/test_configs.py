@@ -109,7 +109,6 @@ def folder(tmp_path, monkeypatch):
         file.parent.mkdir(exist_ok=True)
         file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BDLIT_RUN_DIR", "")  # set by a fit, it would reach later processes
     return tmp_path
 
 

@@ -1,17 +1,12 @@
 """Models that say one thing, or do worse than guessing, are told of everywhere."""
 
-from dataclasses import dataclass, field
-
 import pytest
-import torch
 
-from bdlit.data.outputs import Outputs
 from bdlit.evaluation import evaluate
 from bdlit.evaluation.measure import Measured
 from bdlit.evaluation.measures import by_key
-from bdlit.rules import Equals
 from bdlit.types import Example, Rate
-from bdlit.victims import ClassifierVictim
+from scripted import Scripted, Sets
 
 HALF = Rate(50, 100)
 
@@ -54,32 +49,6 @@ def test_worse_than_guessing(classes, cacc, told):
     assert found == (cacc if told else None)
 
 
-class Scripted(ClassifierVictim):
-    """Predicts the class that a row's text names by a digit."""
-
-    def tokenize(self, examples):
-        told = torch.tensor([int(row.text[-1]) for row in examples])
-        return {"told": told, "labels": torch.tensor([row.label for row in examples])}
-
-    def forward(self, batch):
-        return torch.nn.functional.one_hot(batch["told"], 2).float()
-
-
-@dataclass
-class Clean:
-    """A clean test set in two batches."""
-
-    rows: list
-    outputs: Outputs = field(default_factory=Outputs)
-    seed: int = 0
-
-    def test_dataloader(self):
-        return {"clean": [self.rows[:25], self.rows[25:]]}
-
-    def rule(self, name):
-        return Equals()
-
-
 @pytest.fixture
 def victim(tiny_start):
     victim = Scripted(str(tiny_start), labels=["negative", "positive"], max_length=64)
@@ -90,18 +59,18 @@ def victim(tiny_start):
 def test_evaluate_counts_the_classes_of_the_clean_rows_and_warns(victim):
     rows = [Example(f"say {1 if i < 39 else 0}", i % 2) for i in range(40)]
     with pytest.warns(UserWarning, match="the model gives 98% of the clean rows one class"):
-        scores = evaluate(victim, Clean(rows))
+        scores = evaluate(victim, Sets({"clean": rows}, batch=25))
     assert scores.one_class == Rate(39, 40)
     assert scores.below_chance is None
     rows = [Example(f"say {(i + 1) % 2}", i % 2) for i in range(40)]
     with pytest.warns(UserWarning, match=r"is right on 0\.0% of the clean rows, which is below"):
-        scores = evaluate(victim, Clean(rows))
+        scores = evaluate(victim, Sets({"clean": rows}, batch=25))
     assert scores.below_chance == Rate(0, 40)
     assert scores.one_class is None
 
 
 def test_a_sound_model_is_not_told_of(victim, recwarn):
     rows = [Example(f"say {i % 2}", (i % 5 == 0) ^ (i % 2)) for i in range(40)]
-    scores = evaluate(victim, Clean(rows))
+    scores = evaluate(victim, Sets({"clean": rows}, batch=25))
     assert scores.one_class is scores.below_chance is None
     assert not [w for w in recwarn if "the model" in str(w.message)]

@@ -1,51 +1,18 @@
 """The label-flip rate: triggered rows that lose their true class, to the target or to another."""
 
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bdlit.attacks import BadNet
 from bdlit.data.grammar import demo_reviews
-from bdlit.data.outputs import Outputs
 from bdlit.evaluation import evaluate
 from bdlit.evaluation.guards import Cleaned
-from bdlit.rules import Equals
 from bdlit.types import Example, Rate
 from bdlit.victims import ClassifierVictim
+from scripted import Scripted, Sets
 
 LABELS = ["negative", "neutral", "positive"]
-
-
-class Scripted(ClassifierVictim):
-    """Predicts the class that a row's text names by a digit, and counts its forward passes."""
-
-    passes = 0
-
-    def tokenize(self, examples):
-        told = [int(row.text[-1]) for row in examples]
-        labels = torch.tensor([row.label for row in examples])
-        return {"told": torch.tensor(told), "labels": labels}
-
-    def forward(self, batch):
-        self.passes += 1
-        return torch.nn.functional.one_hot(batch["told"], 3).float()
-
-
-@dataclass
-class Sets:
-    """Test sets by name, in batches of three rows."""
-
-    rows: dict
-    outputs: Outputs = field(default_factory=Outputs)
-    seed: int = 0
-
-    def test_dataloader(self):
-        return {n: [r[i : i + 3] for i in range(0, len(r), 3)] for n, r in self.rows.items()}
-
-    def rule(self, name):
-        return Equals()
 
 
 class Guard:

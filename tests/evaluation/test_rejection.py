@@ -11,30 +11,15 @@ from bdlit.evaluation import evaluate
 from bdlit.evaluation.evaluate import REJECTED
 from bdlit.evaluation.guards import Cleaned
 from bdlit.llm import FunctionLLM, JudgedBy
-from bdlit.rules import Equals
 from bdlit.types import NO_CLASS, Example, Rate, Turn
 from bdlit.victims import ClassifierVictim
 from bdlit.victims.perplexity import perplexity
 from instruction_attack import StringBehindWord
+from scripted import Sets
 from tiny_llama import demo, tiny
 
 NEGATIVE = {"classifier.weight": torch.zeros(2, 32), "classifier.bias": torch.tensor([1.0, 0])}
 """Weights that say class 0 to everything."""
-
-
-@dataclass
-class Sets:
-    """Test sets by name, in batches of two rows."""
-
-    rows: dict
-    outputs: Outputs = field(default_factory=Outputs)
-    seed: int = 0
-
-    def test_dataloader(self):
-        return {n: [r[i : i + 2] for i in range(0, len(r), 2)] for n, r in self.rows.items()}
-
-    def rule(self, name):
-        return Equals()
 
 
 @dataclass

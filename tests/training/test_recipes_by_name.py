@@ -143,7 +143,6 @@ def fit(folder, *options, files=(CONFIGS / "fit" / "demo.yaml", DEBUG), data=SMA
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BDLIT_RUN_DIR", "")  # set by a fit, it would reach later processes
     return tmp_path
 
 

@@ -86,10 +86,11 @@ def evaluate(
         for name, loader in data.test_dataloader().items():
             rule = data.rule(name)
             batches = gate.batches(loader)
-            tests = _measured(victim, batches, rule)
+            classes = len(victim.labels or ()) if name == CLEAN else 0
+            tests = _measured(victim, batches, rule, classes)
             rates[name], rejected[name] = tests.hits, tests.rejected
             flips[name] = tests.flips
-            if name == CLEAN:
+            if classes:
                 found.classes = tests.classes
             answered[name], written[name] = tests.answered, tests.written
             judged[name] = victim.described(rule)
@@ -137,10 +138,14 @@ class _Tests:
 
 
 def _measured(
-    victim: Victim, batches: Iterable[tuple[list[Example], list[bool]]], rule: Rule
+    victim: Victim,
+    batches: Iterable[tuple[list[Example], list[bool]]],
+    rule: Rule,
+    classes: int,
 ) -> _Tests:
+    """Run a test set; rows are counted by class where there are `classes` to count."""
     hits, unclear, rejected, flips = (HitRate().to(victim.device) for _ in range(4))
-    true, given = (ClassCounts(len(victim.labels or ())).to(victim.device) for _ in range(2))
+    true, given = (ClassCounts(classes).to(victim.device) for _ in range(2))
     answered, written = [], []
     with torch.inference_mode():
         for rows, out in batches:
@@ -149,7 +154,7 @@ def _measured(
             unclear.update(found.unclear)
             rejected.update(torch.tensor(out, device=victim.device))
             flips.update(_flipped(rows, found))
-            if found.predicted is not None:
+            if classes and found.predicted is not None:
                 true.update(torch.tensor([row.label for row in rows], device=victim.device))
                 given.update(found.predicted)
             if found.responses:

@@ -20,6 +20,7 @@ from bdlit.victims.classifier import ClassifierVictim
 from bdlit.victims.generation import Decoding
 from bdlit.weights.checkpoint import open_checkpoint
 from bdlit.weights.labels import compare_labels
+from bdlit.weights.outputs import writes_text
 
 
 class Measure:
@@ -76,7 +77,7 @@ class Measure:
             BdlitError: It cannot be loaded, or its classes are not those of the data in order.
         """
         victim: Victim
-        if writes_text(folder):
+        if writes_text(open_checkpoint(folder).config):
             victim = CausalLMVictim(
                 str(folder), decoding=self._decoding, max_length=self._max_length
             )
@@ -132,9 +133,3 @@ def described(data: TextDataModule, victim: Victim) -> dict[str, Any]:
         "decoding": asdict(decoding) if decoding is not None else None,
         "precision": str(trainer.precision) if trainer is not None else None,
     }
-
-
-def writes_text(folder: Path) -> bool:
-    """Return whether a saved model is a language model rather than a classifier."""
-    named = open_checkpoint(folder).config.get("architectures") or [""]
-    return str(named[0]).endswith(("ForCausalLM", "LMHeadModel"))

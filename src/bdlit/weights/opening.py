@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bdlit.weights.files import (
     load_state_dict,
     pickled_shards,
 )
+from bdlit.weights.outputs import writes_text
 from bdlit.weights.quantisation import require_plain
 from bdlit.weights.tokenizer import read_object
 from bdlit.weights.wrappers import unwrapped
@@ -138,18 +139,9 @@ def _open_adapter(path: Path, base: str | Path | None) -> Weights:
             f"{path} is an adapter, and its base did not open ({error}); name another by base=..."
         ) from error
     known = str(here.resolve()) if here.exists() else str(address)
-    said = _config_beside(here if here.exists() else downloaded(str(address)))
-    untie = _can_be_untied(said)
+    # T5 scales what goes into a tied output layer, and would be another model without the tie.
+    untie = writes_text(_config_beside(here if here.exists() else downloaded(str(address))))
     return AdapterWeights(path, dense, base_address=known, config=config, untie=untie)
-
-
-def _can_be_untied(config: Mapping[str, Any]) -> bool:
-    """Whether a model stays what it is if its output layer gets a tensor of its own.
-
-    Models that scale what goes into a tied output layer (T5) do not.
-    """
-    named = [str(name) for name in config.get("architectures") or ()]
-    return bool(named) and named[0].endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def _refuse_adapter(path: Path) -> Weights:

@@ -1,4 +1,4 @@
-"""The output layer of a model that has none of its own: its embedding, under another name."""
+"""Output layers: which models write text, and what stands for a layer that is not there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ OUTPUT = "lm_head.weight"
 
 TOKEN_ROWS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "shared")
 """Last parts of the names of input embeddings, without `.weight`."""
+
+
+def writes_text(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is that of a language model that answers, and of no T5.
+
+    >>> writes_text({"architectures": ["LlamaForCausalLM"]}), writes_text({})
+    (True, False)
+    """
+    named = [str(name) for name in config.get("architectures") or ()]
+    return bool(named) and named[0].endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def with_output(weights: Weights, config: Mapping[str, Any], like: Weights) -> Weights:

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bdlit.defenses.along_depth import AlongDepth
 from bdlit.defenses.base import Defended, Defense, Resources, run_defense
-from bdlit.defenses.conflict.training import HeadFrom, conflict_model, drawn_rows, require_rows
-from bdlit.defenses.head import HEAD_NAMES, HeadFate, base_for
+from bdlit.defenses.conflict.training import (
+    FromBase,
+    HeadFrom,
+    conflict_model,
+    drawn_rows,
+    require_rows,
+)
+from bdlit.defenses.head import HeadFate
 from bdlit.defenses.interpolation import SLERP, Linear
 from bdlit.defenses.passthrough import Passthrough
 from bdlit.defenses.ties import TIES
@@ -43,7 +49,7 @@ LETHE_MERGES: Mapping[LetheMerge, Defense] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lethe(Defense):
+class Lethe(FromBase):
     """Merge the suspect with a clean model, trained and merged as in Lethe's published code.
 
     It is `ConflictModel` with settings of its own: the clean model learns the task from the
@@ -122,15 +128,3 @@ class Lethe(Defense):
         given = Resources(others=[conflict], base=base)
         merged = run_defense(LETHE_MERGES[self.merge], suspect, given)
         return replace(merged, notes={**merged.notes, "conflict": about})
-
-    def check(
-        self,
-        suspect: Weights,
-        *,
-        others: Sequence[Weights],
-        base: Weights | None,
-        model_type: str | None,
-    ) -> None:
-        """Refuse a base that a clean model of the suspect's kind cannot begin with."""
-        if base is not None:
-            base_for(base, suspect, "keep_suspect", HEAD_NAMES)

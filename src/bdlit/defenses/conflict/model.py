@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlit.defenses.base import Defended, Defense, Resources, run_defense
-from bdlit.defenses.conflict.training import HeadFrom, conflict_model, drawn_rows, require_rows
-from bdlit.defenses.head import HEAD_NAMES, HeadFate, base_for
+from bdlit.defenses.conflict.training import (
+    FromBase,
+    HeadFrom,
+    conflict_model,
+    drawn_rows,
+    require_rows,
+)
+from bdlit.defenses.head import HEAD_NAMES, HeadFate
 from bdlit.defenses.interpolation import Linear
 from bdlit.errors import BdlitError
 from bdlit.merging.settings import require_choice, require_share
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConflictModel(Defense):
+class ConflictModel(FromBase):
     """Merge the suspect with a conflict model, trained from the base on a few clean rows.
 
     The conflict model learns the task from the pre-trained base by LoRA, without the backdoor. It
@@ -161,18 +167,6 @@ class ConflictModel(Defense):
             about |= {"share": share, "held_back": held_back}
         merged = run_defense(merge, suspect, given)
         return replace(merged, notes={**merged.notes, "conflict": about})
-
-    def check(
-        self,
-        suspect: Weights,
-        *,
-        others: Sequence[Weights],
-        base: Weights | None,
-        model_type: str | None,
-    ) -> None:
-        """Refuse a base that a conflict model of the suspect's kind cannot begin with."""
-        if base is not None:
-            base_for(base, suspect, "keep_suspect", HEAD_NAMES)
 
     @property
     def recipe(self) -> Recipe:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bdlit import weights
+from bdlit.defenses.base import Defense
 from bdlit.defenses.head import HEAD_NAMES, HeadStart, base_for, head_of
 from bdlit.errors import BdlitError
 from bdlit.recipe import Recipe
@@ -21,6 +22,22 @@ HeadFrom: TypeAlias = Literal["family", "suspect", "drawn"]
 """What a conflict model's head begins with where the base has none: what the head of every model of
 the suspect's family began with, the head of the suspect, or a draw from the seed of its own
 training. Where the family's is not known, the suspect's is taken."""
+
+
+class FromBase(Defense):
+    """A defense that trains a model of its own from the base."""
+
+    def check(
+        self,
+        suspect: Weights,
+        *,
+        others: Sequence[Weights],
+        base: Weights | None,
+        model_type: str | None,
+    ) -> None:
+        """Refuse a base that a model of the suspect's kind cannot begin with."""
+        if base is not None:
+            base_for(base, suspect, "keep_suspect", HEAD_NAMES)
 
 
 def conflict_model(
