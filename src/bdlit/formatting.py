@@ -1,8 +1,9 @@
-"""How numbers and names of others are written for people."""
+"""How numbers and names of others are written: for people, and for JSON."""
 
 from __future__ import annotations
 
 from math import floor, isfinite, log10
+from typing import Any
 
 
 def percent(value: float | None) -> str:
@@ -19,6 +20,19 @@ def percent(value: float | None) -> str:
         return f"{100 * value:.0e}"
     rounded = float(f"{100 * value:.3g}")
     return f"{rounded:.{max(2 - floor(log10(rounded)), 0)}f}"
+
+
+def finite(value: Any) -> Any:
+    """Put None for numbers that JSON has not, at any depth: what others say may hold any.
+
+    >>> finite({"a": [1.0, float("inf")], "b": float("nan")})
+    {'a': [1.0, None], 'b': None}
+    """
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def printable(text: str) -> str:

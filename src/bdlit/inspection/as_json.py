@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import isfinite
 from typing import Any
 
+from bdlit.formatting import finite
 from bdlit.inspection.distance import Distance, combine, grouped
 from bdlit.inspection.facts import Inspection
 from bdlit.inspection.terminal import Comparison
@@ -28,16 +28,7 @@ def to_json(found: Sequence[Inspection], comparisons: Sequence[Comparison] = ())
         "checkpoints": [_inspection_record(inspection) for inspection in found],
         "comparisons": [_comparison_record(comparison) for comparison in comparisons],
     }
-    return json.dumps(_finite(content), indent=2, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """Put null for numbers that JSON has not: configurations of others may hold any."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+    return json.dumps(finite(content), indent=2, allow_nan=False)
 
 
 def _inspection_record(found: Inspection) -> dict[str, Any]:
@@ -101,6 +92,8 @@ def _comparison_record(found: Comparison) -> dict[str, Any]:
 
 
 def _apart(found: Distance) -> dict[str, Any]:
-    values = {"relative_l2": found.relative_l2, "cosine": found.cosine}
-    finite = {k: v if v is not None and isfinite(v) else None for k, v in values.items()}
-    return {"entries": found.entries, **finite}
+    return {
+        "entries": found.entries,
+        "relative_l2": found.relative_l2,
+        "cosine": found.cosine,
+    }

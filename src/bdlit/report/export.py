@@ -6,11 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from bdlit.evaluation.intervals import Interval
 from bdlit.evaluation.measures import by_key
+from bdlit.formatting import finite
 from bdlit.report.against import Difference
 from bdlit.report.lines import Line
 from bdlit.report.row import Row, row_columns
@@ -110,15 +110,8 @@ def _cell(value: Any) -> Any:
 
 
 def _json(objects: Iterable[Mapping[str, Any]]) -> str:
-    lines = (
-        json.dumps({name: _finite(value) for name, value in each.items()}, ensure_ascii=False)
-        for each in objects
-    )
+    lines = (json.dumps(finite(dict(each)), ensure_ascii=False) for each in objects)
     return "[" + ",\n ".join(lines) + "]"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _csv(columns: Sequence[str], objects: Iterable[Mapping[str, Any]]) -> str:
